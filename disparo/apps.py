@@ -1,0 +1,251 @@
+"""Senders: set, list, show, and what stops and resumes them."""
+
+import getpass
+import math
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import select, text
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from disparo import windows as send_windows
+from disparo.errors import InputError, NotFoundError
+from disparo.models import Action, App, Stop
+from disparo.settings import APP_NAME, checked_base_url
+from disparo.statuses import AppState, Lane, Status
+
+#: Requests per second where nothing else is known. Source: Gupshup, "Partner Rate Limits" (all other APIs:
+#: 10 in 1 second), read 2026-11-21.
+DEFAULT_RATE = 10.0
+#: The code of a stop that a person ordered.
+OPERATOR = "operator"
+
+
+def configure(
+    session: Session,
+    name: str,
+    *,
+    gs_app_id: str | None = None,
+    rate: float | None = None,
+    base_url: str | None = None,
+    windows: dict[str, str] | None = None,
+) -> tuple[App, bool]:
+    """Create or change an app; what is left out stays. The second value says whether it is new.
+
+    Args:
+      windows: Lane → send window (`disparo.windows`).
+
+    Raises:
+      InputError: A value is wrong, or a new app has no id.
+    """
+    if not APP_NAME.fullmatch(name):
+        raise InputError(f"{name!r} is no app name: use 1 to 40 of a-z, 0-9 and -, for example loja-sul")
+    if rate is not None and not (rate > 0 and math.isfinite(rate)):
+        raise InputError(f"--rate {rate:g}: give requests per second, any number above 0")
+    if gs_app_id is not None and not (gs_app_id.strip() and gs_app_id.isprintable()):
+        raise InputError("--id is the APP_ID of the app at Gupshup; it must not be empty")
+    if base_url:
+        try:
+            base_url = checked_base_url(base_url)
+        except ValueError as err:
+            raise InputError(f"--base-url: {err}") from err
+    checked = {}
+    for lane, spec in (windows or {}).items():
+        if lane not in list(Lane):
+            raise InputError(f"--window {lane}={spec}: there are the lanes {', '.join(Lane)}")
+        checked[lane] = str(send_windows.parse(spec))
+    app = session.scalars(select(App).where(App.name == name).with_for_update()).one_or_none()
+    created = app is None
+    if app is None:
+        if gs_app_id is None:
+            raise InputError(
+                f"{name} is a new app: give its id at Gupshup, `disparo app set {name} --id APP_ID`"
+            )
+        statement = insert(App).values(name=name, gs_app_id=gs_app_id, rate=rate or DEFAULT_RATE, windows={})
+        session.execute(statement.on_conflict_do_nothing(index_elements=["name"]))
+        app = session.scalars(select(App).where(App.name == name).with_for_update()).one()
+    if gs_app_id is not None:
+        app.gs_app_id = gs_app_id.strip()
+    if rate is not None:
+        app.rate = rate
+    if base_url is not None:
+        app.base_url = base_url or None
+    if checked:
+        app.windows = {**app.windows, **checked}
+    session.flush()
+    return app, created
+
+
+def get(session: Session, name: str) -> App:
+    """The app of that name.
+
+    Raises:
+      NotFoundError: There is none; says which there are.
+    """
+    app = session.scalars(select(App).where(App.name == name)).one_or_none()
+    if app is None:
+        known = ", ".join(session.scalars(select(App.name).order_by(App.name).limit(10)))
+        there = f"there are: {known}" if known else "there is none yet"
+        raise NotFoundError(
+            f"no app is named {name!r} ({there}); make it with `disparo app set {name} --id APP_ID`"
+        )
+    return app
+
+
+def listing(session: Session) -> list[App]:
+    """All apps by name."""
+    return list(session.scalars(select(App).order_by(App.name)))
+
+
+def stops(session: Session, app_id: int) -> list[Stop]:
+    """What holds an app now: the whole app first, then lanes and templates."""
+    in_force = select(Stop).where(Stop.app_id == app_id, Stop.ended_at.is_(None))
+    order = {"app": 0, "lane": 1, "template": 2}
+    return sorted(session.scalars(in_force), key=lambda stop: (order[stop.scope], stop.key))
+
+
+def describe(session: Session, app: App) -> dict[str, Any]:
+    """What ``app show --json`` prints."""
+    held = stops(session, app.id)
+    whole = next((stop for stop in held if stop.scope == "app"), None)
+    return {
+        "name": app.name,
+        "id": app.gs_app_id,
+        "state": AppState.PAUSED if whole else AppState.ACTIVE,
+        "reason": whole.reason if whole else None,
+        "code": whole.code if whole else None,
+        "hint": (whole.hint or None) if whole else None,
+        "since": whole.since.isoformat() if whole else None,
+        "rate": app.rate,
+        "effective_rate": 0.0 if whole else app.rate,
+        "base_url": app.base_url,
+        "windows": dict(app.windows),
+        "breakers": [
+            {
+                "scope": stop.scope,
+                "key": stop.key or None,
+                "code": stop.code,
+                "reason": stop.reason,
+                "since": stop.since.isoformat(),
+            }
+            for stop in held
+        ],
+    }
+
+
+def stop(
+    session: Session,
+    app_id: int,
+    *,
+    scope: str = "app",
+    key: str = "",
+    code: str = OPERATOR,
+    reason: str,
+    hint: str = "",
+    epoch: int | None = None,
+    message_id: int | None = None,
+) -> bool:
+    """Put a stop in force; False when one of that width was already, or when ``epoch`` is older than a resume.
+
+    An answer to a request that started before the last resume tells of a fault that a person may have
+    mended since, so it stops nothing.
+    """
+    done = session.execute(
+        text("""
+            INSERT INTO stops (app_id, scope, key, code, reason, hint, message_id)
+            SELECT id, :scope, :key, :code, :reason, :hint, :message_id FROM apps
+            WHERE id = :app_id AND (CAST(:epoch AS integer) IS NULL OR epoch = :epoch)
+            ON CONFLICT (app_id, scope, key) WHERE ended_at IS NULL DO NOTHING
+            RETURNING id"""),
+        {
+            "app_id": app_id,
+            "scope": scope,
+            "key": key,
+            "code": code,
+            "reason": reason,
+            "hint": hint,
+            "epoch": epoch,
+            "message_id": message_id,
+        },
+    ).scalar()
+    return done is not None
+
+
+def is_stopped(session: Session, app_id: int, scope: str, key: str) -> bool:
+    """Whether a stop of that width is in force."""
+    in_force = select(Stop.id).where(
+        Stop.app_id == app_id, Stop.scope == scope, Stop.key == key, Stop.ended_at.is_(None)
+    )
+    return session.scalar(in_force) is not None
+
+
+def resume(session: Session, app: App, now: datetime, *, lane: str | None = None) -> list[Stop]:
+    """End the stops of an app (or of one lane of it) and return them; what waited goes on where it was."""
+    app.epoch += 1
+    ended = [
+        stop for stop in stops(session, app.id) if lane is None or (stop.scope == "lane" and stop.key == lane)
+    ]
+    for one in ended:
+        one.ended_at = now
+    session.flush()
+    return ended
+
+
+def retry_failed_by(session: Session, app: App, ended: list[Stop], now: datetime) -> int:
+    """Put back the messages that failed by the faults of ``ended`` since each began; how many."""
+    from disparo.counters import add_deltas
+
+    total = 0
+    for one in ended:
+        if one.code == OPERATOR:
+            continue
+        rows = session.execute(
+            text("""
+                UPDATE messages SET status = 'pending', due_at = :now, released_at = NULL, failed_at = NULL,
+                    code = NULL, reason = NULL, http_status = NULL
+                WHERE app_id = :app_id AND status = 'failed' AND code = :code AND failed_at >= :since
+                    AND (not_after IS NULL OR not_after > :now)
+                RETURNING campaign_id"""),
+            {"app_id": app.id, "code": one.code, "since": one.since, "now": now},
+        ).scalars()
+        campaigns = list(rows)
+        total += len(campaigns)
+        for campaign_id in campaigns:
+            add_deltas(session, [(campaign_id, Status.FAILED, -1), (campaign_id, Status.PENDING, 1)])
+        reopen_finished(session, {campaign_id for campaign_id in campaigns if campaign_id is not None})
+    return total
+
+
+def reopen_finished(session: Session, campaign_ids: set[int]) -> None:
+    """Let finished campaigns run again because messages of theirs wait anew."""
+    if campaign_ids:
+        session.execute(
+            text(
+                "UPDATE campaigns SET state = 'running', finished_at = NULL WHERE id = ANY(:ids) AND state = 'finished'"
+            ),
+            {"ids": sorted(campaign_ids)},
+        )
+
+
+def record_action(
+    session: Session,
+    verb: str,
+    subject: str,
+    *,
+    actor: str | None = None,
+    why: str | None = None,
+    **details: Any,
+) -> None:
+    """Keep who did what, when and why."""
+    session.add(
+        Action(actor=actor or operator(), verb=verb, subject=subject, why=why, details=details or None)
+    )
+
+
+def operator() -> str:
+    """The OS user who runs this process."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"

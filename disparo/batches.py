@@ -1,0 +1,413 @@
+"""What of the messages is in the queue, what a worker claims of it, and what it records."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from disparo.counters import add_deltas
+from disparo.statuses import Lane, Status
+
+#: A job that nobody has taken rows of for so long is given out again.
+SILENT_AFTER = timedelta(seconds=60)
+#: Seconds of an app's rate that are kept in the queue.
+AHEAD_SECONDS = 2.0
+#: Rows of one job at most, and of one app in the queue at most.
+JOB_ROWS, AHEAD_ROWS = 500, 20_000
+#: A row whose worker died this often while holding it is not tried again.
+CLAIMS_LIMIT = 50
+
+_LANE_ORDER = "CASE {lane} WHEN 'payment' THEN 0 WHEN 'utility' THEN 1 ELSE 2 END"
+
+
+def _not_stopped(row: str, template: str) -> str:
+    """SQL: no stop is in force for the app, the lane or the template of ``row``."""
+    return f"""NOT EXISTS (
+        SELECT 1 FROM stops s WHERE s.app_id = {row}.app_id AND s.ended_at IS NULL AND (
+            s.scope = 'app' OR (s.scope = 'lane' AND s.key = {row}.lane)
+            OR (s.scope = 'template' AND s.key = {template})))"""
+
+
+_MESSAGE_MAY_GO = _not_stopped("m", "coalesce(m.template, c.template)")
+_CAMPAIGN_MAY_GO = _not_stopped("c", "c.template")
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What a job in the queue names: a batch (``batch_id``) or single messages (``message_ids``) of one app."""
+
+    app_id: int
+    lane: str
+    batch_id: int | None = None
+    message_ids: tuple[int, ...] = ()
+    size: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A row that this process, and no other, may send once."""
+
+    id: int
+    claim: int
+    app_id: int
+    lane: str
+    campaign_id: int | None
+    template: str | None
+    recipient: str
+    attempts: int
+    #: The row's columns (campaign) or the whole content for the wire, as JSON text.
+    params: str | None
+    content: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What an attempt came to."""
+
+    message_id: int
+    claim: int
+    status: Status
+    #: Whether it counts as an attempt; a throttle and a row put back do not.
+    spent: bool = False
+    verdict: str = ""
+    gs_id: str | None = None
+    wa_id: str | None = None
+    code: str | None = None
+    reason: str | None = None
+    http_status: int | None = None
+    #: Seconds until the next try, for `Status.PENDING`.
+    delay_seconds: float = 0.0
+
+
+def release(session: Session, now: datetime, *, shut: Sequence[int] = ()) -> list[Job]:
+    """Name the next work of every app: what was handed back, what is due, then the next rows of campaigns.
+
+    Keeps about `AHEAD_SECONDS` of each app's rate in the queue. Within an app payment comes before utility
+    before marketing, and campaigns of one lane in turn. Nothing under a stop is named. One caller at a
+    time (the tick's lock). The caller commits, then enqueues the jobs.
+
+    Args:
+      shut: Campaigns whose send window is closed now.
+    """
+    jobs: list[Job] = []
+    apps = session.execute(
+        text("""
+            SELECT id, rate FROM apps a WHERE NOT EXISTS (
+                SELECT 1 FROM stops s WHERE s.app_id = a.id AND s.scope = 'app' AND s.ended_at IS NULL)
+            ORDER BY id""")
+    ).all()
+    for app_id, rate in apps:
+        ahead = min(AHEAD_ROWS, max(1, round(rate * AHEAD_SECONDS)))
+        size = min(JOB_ROWS, max(1, round(rate)))
+        queued = _queued(session, app_id, now)
+        taken = 0
+        for lane in Lane:
+            taken += queued.get(lane, 0)
+            for step in (_again, _due, _next):
+                if taken < ahead:
+                    found = step(session, app_id, lane, now, ahead - taken, size, list(shut))
+                    taken += sum(job.size for job in found)
+                    jobs += found
+    return jobs
+
+
+def _queued(session: Session, app_id: int, now: datetime) -> dict[str, int]:
+    """Rows of an app that jobs name already, per lane."""
+    rows = session.execute(
+        text("""
+            SELECT c.lane, sum(b.size) FROM batches b JOIN campaigns c ON c.id = b.campaign_id
+            WHERE b.app_id = :app_id AND b.state = 'released' GROUP BY c.lane
+            UNION ALL
+            SELECT m.lane, count(*) FROM messages m
+            WHERE m.app_id = :app_id AND m.status = 'pending' AND m.due_at <= :now AND m.released_at > :silent
+            GROUP BY m.lane"""),
+        {"app_id": app_id, "now": now, "silent": now - SILENT_AFTER},
+    )
+    queued: dict[str, int] = {}
+    for lane, n in rows:
+        queued[lane] = queued.get(lane, 0) + int(n)
+    return queued
+
+
+def _again(
+    session: Session, app_id: int, lane: Lane, now: datetime, room: int, size: int, shut: list[int]
+) -> list[Job]:
+    """Batches that were handed back."""
+    rows = session.execute(
+        text(f"""
+            UPDATE batches SET state = 'released', released_at = :now, holder = NULL, held_at = NULL
+            WHERE id IN (
+                SELECT b.id FROM batches b JOIN campaigns c ON c.id = b.campaign_id
+                WHERE b.app_id = :app_id AND b.state = 'waiting' AND c.state = 'running' AND c.lane = :lane
+                    AND c.id <> ALL(:shut) AND {_CAMPAIGN_MAY_GO}
+                ORDER BY b.id LIMIT :room FOR UPDATE OF b SKIP LOCKED)
+            RETURNING id, size"""),
+        {"now": now, "app_id": app_id, "lane": lane, "room": max(1, room // size), "shut": shut},
+    ).all()
+    return [Job(app_id, lane, batch_id=batch_id, size=n) for batch_id, n in sorted(rows)]
+
+
+def _due(
+    session: Session, app_id: int, lane: Lane, now: datetime, room: int, size: int, shut: list[int]
+) -> list[Job]:
+    """Single messages, retries and rows that were put back, whose instant has come and that no job names."""
+    ids = session.execute(
+        text(f"""
+            UPDATE messages SET released_at = :now WHERE id IN (
+                SELECT m.id FROM messages m LEFT JOIN campaigns c ON c.id = m.campaign_id
+                WHERE m.app_id = :app_id AND m.status = 'pending' AND m.due_at <= :now AND m.lane = :lane
+                    AND (m.released_at IS NULL OR m.released_at <= :silent)
+                    AND (c.id IS NULL OR (c.state = 'running' AND c.id <> ALL(:shut))) AND {_MESSAGE_MAY_GO}
+                ORDER BY m.due_at, m.id LIMIT :room FOR UPDATE OF m SKIP LOCKED)
+            RETURNING id"""),
+        {
+            "now": now,
+            "app_id": app_id,
+            "lane": lane,
+            "silent": now - SILENT_AFTER,
+            "room": room,
+            "shut": shut,
+        },
+    ).scalars()
+    found = sorted(ids)
+    pages = [tuple(found[at : at + size]) for at in range(0, len(found), size)]
+    return [Job(app_id, lane, message_ids=page, size=len(page)) for page in pages]
+
+
+def _next(
+    session: Session, app_id: int, lane: Lane, now: datetime, room: int, size: int, shut: list[int]
+) -> list[Job]:
+    """The next rows of running campaigns, a batch from each in turn."""
+    campaigns = session.execute(
+        text(f"""
+            SELECT c.id, c.released_to FROM campaigns c
+            WHERE c.app_id = :app_id AND c.lane = :lane AND c.state = 'running' AND c.id <> ALL(:shut)
+                AND {_CAMPAIGN_MAY_GO}
+            ORDER BY (SELECT coalesce(sum(b.size), 0) FROM batches b
+                      WHERE b.campaign_id = c.id AND b.state = 'released') / c.weight, c.id"""),
+        {"app_id": app_id, "lane": lane, "shut": shut},
+    ).all()
+    released_to: dict[int, int] = dict(campaigns)
+    jobs: list[Job] = []
+    while released_to and room > 0:
+        for campaign_id in list(released_to):
+            if room <= 0:
+                break
+            first, last, n = session.execute(
+                text("""
+                    SELECT min(id), max(id), count(*) FROM (
+                        SELECT id FROM messages
+                        WHERE campaign_id = :id AND id > :cursor AND status = 'pending' AND due_at IS NULL
+                        ORDER BY id LIMIT :size) AS rows"""),
+                {"id": campaign_id, "cursor": released_to[campaign_id], "size": min(size, room)},
+            ).one()
+            if not n:
+                del released_to[campaign_id]
+                continue
+            batch_id = session.execute(
+                text("""
+                    WITH moved AS (UPDATE campaigns SET released_to = :last WHERE id = :id)
+                    INSERT INTO batches (campaign_id, app_id, first_message_id, last_message_id, size, state, released_at)
+                    VALUES (:id, :app_id, :first, :last, :n, 'released', :now) RETURNING id"""),
+                {"id": campaign_id, "app_id": app_id, "first": first, "last": last, "n": n, "now": now},
+            ).scalar_one()
+            released_to[campaign_id] = last
+            room -= n
+            jobs.append(Job(app_id, lane, batch_id=batch_id, size=n))
+    return jobs
+
+
+def take(session: Session, batch_id: int, holder: str, now: datetime) -> Job | None:
+    """Hold a batch that a job named, or None when it is done, was handed back or is not there any more."""
+    row = session.execute(
+        text("""
+            UPDATE batches b SET holder = :holder, held_at = :now FROM campaigns c
+            WHERE b.id = :id AND b.state = 'released' AND c.id = b.campaign_id
+            RETURNING b.app_id, c.lane, b.size"""),
+        {"id": batch_id, "holder": holder, "now": now},
+    ).one_or_none()
+    return Job(row.app_id, row.lane, batch_id=batch_id, size=row.size) if row else None
+
+
+def lane_of(session: Session, message_ids: Sequence[int]) -> str:
+    """The first lane of the messages."""
+    return (
+        session.execute(
+            text(
+                f"SELECT lane FROM messages WHERE id = ANY(:ids) ORDER BY {_LANE_ORDER.format(lane='lane')} LIMIT 1"
+            ),
+            {"ids": list(message_ids)},
+        ).scalar()
+        or Lane.UTILITY
+    )
+
+
+def claim(session: Session, job: Job, limit: int, owner: str, now: datetime) -> list[Claimed]:
+    """Claim up to ``limit`` rows of a job for ``owner``: in order, due, not expired, wanted.
+
+    Two callers never get the same row. The caller commits before it sends; rows of an uncommitted claim
+    are nobody's.
+    """
+    if job.batch_id is not None:
+        which = """m.campaign_id = (SELECT campaign_id FROM batches WHERE id = :batch_id) AND m.id BETWEEN
+            (SELECT first_message_id FROM batches WHERE id = :batch_id) AND
+            (SELECT last_message_id FROM batches WHERE id = :batch_id)"""
+    else:
+        which = "m.id = ANY(:ids)"
+    rows = session.execute(
+        text(f"""
+            WITH picked AS (
+                SELECT m.id, coalesce(m.template, c.template) AS template
+                FROM messages m LEFT JOIN campaigns c ON c.id = m.campaign_id
+                WHERE {which} AND m.app_id = :app_id AND m.status = 'pending'
+                    AND (m.due_at IS NULL OR m.due_at <= :now) AND (m.not_after IS NULL OR m.not_after > :now)
+                    AND (c.id IS NULL OR c.state = 'running') AND {_MESSAGE_MAY_GO}
+                ORDER BY m.id LIMIT :limit FOR UPDATE OF m SKIP LOCKED)
+            UPDATE messages SET status = 'sending', claimed_by = :owner, claimed_at = :now, claims = claims + 1
+            FROM picked WHERE messages.id = picked.id
+            RETURNING messages.id, messages.claims, messages.app_id, messages.lane, messages.campaign_id,
+                picked.template, messages.recipient, messages.attempts,
+                CAST(messages.params AS text), CAST(messages.content AS text)"""),
+        {
+            "batch_id": job.batch_id,
+            "ids": list(job.message_ids),
+            "app_id": job.app_id,
+            "now": now,
+            "limit": limit,
+            "owner": owner,
+        },
+    ).all()
+    claimed = sorted((Claimed(*row) for row in rows), key=lambda row: row.id)
+    add_deltas(
+        session,
+        [
+            change
+            for row in claimed
+            for change in ((row.campaign_id, Status.PENDING, -1), (row.campaign_id, Status.SENDING, 1))
+        ],
+    )
+    if job.batch_id is not None:
+        session.execute(
+            text("UPDATE batches SET holder = :owner, held_at = :now WHERE id = :id AND state = 'released'"),
+            {"id": job.batch_id, "owner": owner, "now": now},
+        )
+    return claimed
+
+
+def finish(session: Session, job: Job, now: datetime) -> None:
+    """Let go of a job of which nothing can be claimed now.
+
+    A batch is done when none of its rows waits for its turn; else (its campaign is paused, or a stop is in
+    force) it waits to be named again. Rows that are put back later are due by themselves.
+    """
+    if job.batch_id is None:
+        session.execute(
+            text(
+                "UPDATE messages SET released_at = NULL WHERE id = ANY(:ids) AND status = 'pending' AND due_at <= :now"
+            ),
+            {"ids": list(job.message_ids), "now": now},
+        )
+        return
+    session.execute(
+        text("""
+            UPDATE batches b SET holder = NULL, state = CASE WHEN EXISTS (
+                SELECT 1 FROM messages m WHERE m.campaign_id = b.campaign_id
+                    AND m.id BETWEEN b.first_message_id AND b.last_message_id
+                    AND m.status = 'pending' AND m.due_at IS NULL) THEN 'waiting' ELSE 'done' END
+            WHERE b.id = :id AND b.state = 'released'"""),
+        {"id": job.batch_id},
+    )
+
+
+def hand_back(session: Session, batch_ids: Sequence[int], message_ids: Sequence[int] = ()) -> None:
+    """Let batches and single messages that were not claimed be named again by the next release."""
+    session.execute(
+        text(
+            "UPDATE batches SET state = 'waiting', holder = NULL WHERE id = ANY(:ids) AND state = 'released'"
+        ),
+        {"ids": list(batch_ids)},
+    )
+    session.execute(
+        text("UPDATE messages SET released_at = NULL WHERE id = ANY(:ids) AND status = 'pending'"),
+        {"ids": list(message_ids)},
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What `record` changed: ids of the messages, and of the campaigns they belong to."""
+
+    message_ids: frozenset[int] = field(default_factory=frozenset)
+    campaign_ids: frozenset[int] = field(default_factory=frozenset)
+
+
+def record(session: Session, outcomes: Sequence[Outcome], now: datetime) -> Recorded:
+    """Write a group of outcomes with their counter deltas in one statement each; repeat-safe.
+
+    An outcome counts for its own claim only: a row that was claimed again since stays as it is. A row that
+    the lease sweep made unknown takes the late answer.
+    """
+    if not outcomes:
+        return Recorded()
+    columns: dict[str, tuple[str, list[Any]]] = {
+        "id": ("bigint", [o.message_id for o in outcomes]),
+        "claim": ("integer", [o.claim for o in outcomes]),
+        "status": ("text", [str(o.status) for o in outcomes]),
+        "spent": ("integer", [int(o.spent) for o in outcomes]),
+        "verdict": ("text", [str(o.verdict) for o in outcomes]),
+        "gs_id": ("text", [_text(o.gs_id) for o in outcomes]),
+        "wa_id": ("text", [_text(o.wa_id) for o in outcomes]),
+        "code": ("text", [o.code for o in outcomes]),
+        "reason": ("text", [_text(o.reason) for o in outcomes]),
+        "http_status": ("integer", [o.http_status for o in outcomes]),
+        "due_at": ("timestamptz", [now + timedelta(seconds=o.delay_seconds) for o in outcomes]),
+    }
+    arrays = ", ".join(f"CAST(:{name} AS {kind}[])" for name, (kind, _) in columns.items())
+    rows = session.execute(
+        text(f"""
+            WITH o AS (SELECT * FROM unnest({arrays}) AS o ({", ".join(columns)})),
+            was AS (
+                SELECT m.id, m.status, m.campaign_id FROM messages m JOIN o ON o.id = m.id
+                WHERE m.claims = o.claim AND (m.status = 'sending' OR (m.status = 'unknown' AND m.code = 'lease_expired'))
+                ORDER BY m.id FOR UPDATE OF m),
+            changed AS (
+                UPDATE messages m SET
+                    status = o.status,
+                    attempts = m.attempts + o.spent,
+                    gs_id = coalesce(o.gs_id, m.gs_id),
+                    wa_id = coalesce(o.wa_id, m.wa_id),
+                    code = CASE WHEN o.verdict = '' AND o.status = 'pending' THEN m.code ELSE o.code END,
+                    reason = CASE WHEN o.verdict = '' AND o.status = 'pending' THEN m.reason ELSE o.reason END,
+                    http_status = coalesce(o.http_status, m.http_status),
+                    released_at = NULL,
+                    due_at = CASE WHEN o.status <> 'pending' THEN m.due_at
+                                  WHEN o.verdict = '' THEN coalesce(m.due_at, :now) ELSE o.due_at END,
+                    accepted_at = CASE WHEN o.status = 'accepted' THEN CAST(:now AS timestamptz) ELSE m.accepted_at END,
+                    failed_at = CASE WHEN o.status = 'failed' THEN CAST(:now AS timestamptz) ELSE m.failed_at END,
+                    settled_at = CASE WHEN o.status = 'unknown' THEN CAST(:now AS timestamptz) ELSE m.settled_at END
+                FROM o JOIN was ON was.id = o.id WHERE m.id = o.id
+                RETURNING m.id, m.campaign_id, was.status AS before, m.status, m.attempts, o.spent, o.verdict,
+                    o.http_status, o.code, o.reason),
+            errors AS (
+                INSERT INTO send_errors (message_id, attempt, at, verdict, http_status, code, text)
+                SELECT id, attempts, :now, verdict, http_status, coalesce(code, ''), coalesce(reason, '')
+                FROM changed WHERE verdict NOT IN ('', 'accepted'))
+            SELECT id, campaign_id, before, status FROM changed"""),
+        {name: values for name, (_, values) in columns.items()} | {"now": now},
+    ).all()
+    deltas: list[tuple[int | None, str, int]] = []
+    for _, campaign_id, before, status in rows:
+        deltas += [(campaign_id, before, -1), (campaign_id, status, 1)]
+    add_deltas(session, deltas)
+    return Recorded(
+        frozenset(row.id for row in rows),
+        frozenset(row.campaign_id for row in rows if row.campaign_id is not None),
+    )
+
+
+def _text(value: str | None) -> str | None:
+    """``value`` as PostgreSQL can keep it: it has no NUL and no lone surrogates."""
+    return None if value is None else value.replace("\0", "").encode("utf-8", "replace").decode()

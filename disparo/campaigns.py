@@ -1,0 +1,442 @@
+"""Campaigns: what a campaign file says, create, launch, pause, resume, cancel, finish, progress."""
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Literal, Self
+from zoneinfo import ZoneInfo
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from sqlalchemy import func, select, text
+from sqlalchemy.orm import Session
+
+from disparo import apps, counters, windows
+from disparo.errors import ConflictError, InputError, NotFoundError
+from disparo.models import App, Campaign, Import, Message, Worker
+from disparo.rendering import Content, compile_content
+from disparo.statuses import CampaignState, Lane, LimitedBy, Status
+from disparo.whatsapp import payloads
+
+_NAME = re.compile(r"[\w][\w .,@+-]{0,99}")
+
+#: A worker that was not seen for so long is not counted on.
+WORKER_SILENT_SECONDS = 3.0
+
+
+class CampaignFile(BaseModel):
+    """A campaign file, checked. All but name, app and message may be left out."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    name: str
+    app: str
+    message: dict[str, Any]
+    lane: Lane = Field(default=Lane.MARKETING, strict=False)
+    #: Our column → the header in the recipients file.
+    columns: dict[str, str] = Field(default_factory=dict)
+    dedupe: Literal["recipient", "key", "none"] | None = None
+    at: str | None = None
+    not_after: str | None = None
+    window: str | None = None
+    weight: int = Field(default=1, ge=1, le=1000)
+    max_per_second: float | None = Field(default=None, gt=0, strict=False)
+    on_unknown: Literal["hold", "resend"] = "hold"
+    stop_if: dict[str, Any] | None = None
+    normalise: bool = False
+    fallback: dict[str, Any] | None = None
+    #: Send the message without checking it: for types that are newer than this version.
+    raw: bool = False
+    numbers: Literal["br", "en"] | None = None
+
+    @field_validator("name")
+    @classmethod
+    def _name(cls, value: str) -> str:
+        if not _NAME.fullmatch(value.strip()):
+            raise ValueError(
+                "use 1 to 100 letters, digits, spaces and . , @ + - _, beginning with a letter or digit"
+            )
+        return value.strip()
+
+    @field_validator("window")
+    @classmethod
+    def _window(cls, value: str | None) -> str | None:
+        return None if value is None else str(windows.parse(value))
+
+    @model_validator(mode="after")
+    def _payments_wait(self) -> Self:
+        # A payment asked for twice may be paid twice, so nothing resends one by itself.
+        if self.lane is Lane.PAYMENT and self.on_unknown != "hold":
+            raise ValueError("on_unknown: a payment campaign holds what is unknown; only `hold` is possible")
+        return self
+
+    @property
+    def effective_dedupe(self) -> str:
+        """What makes a duplicate: marketing compares recipients, payment and utility keys."""
+        if self.dedupe:
+            return self.dedupe
+        return "recipient" if self.lane is Lane.MARKETING else "key"
+
+    def digest(self) -> str:
+        """sha256 of what the file means."""
+        meaning = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        return hashlib.sha256(meaning.encode()).hexdigest()
+
+
+def parse_file(document: Any, file_name: str) -> CampaignFile:
+    """A checked campaign file.
+
+    Raises:
+      InputError: Names the file, the key and what is wrong with it.
+    """
+    if not isinstance(document, dict):
+        raise InputError(f"{file_name}: a campaign file is a mapping with name, app and message")
+    try:
+        return CampaignFile.model_validate(document)
+    except InputError as err:
+        raise InputError(f"{file_name}: {err}") from err
+    except ValidationError as err:
+        told = []
+        for one in err.errors():
+            where = ".".join(str(part) for part in one["loc"])
+            if one["type"] == "extra_forbidden":
+                told.append(f"{where}: no such setting; there are {', '.join(CampaignFile.model_fields)}")
+            elif one["type"] == "missing":
+                told.append(f"{where} is missing")
+            else:
+                told.append(f"{where}: {one['msg'].removeprefix('Value error, ')}".removeprefix(": "))
+        raise InputError(f"{file_name}: {'; '.join(told)}") from err
+
+
+def compile_message(campaign_message: dict[str, Any]) -> tuple[Content, Content]:
+    """The message and its envelope, compiled for rendering.
+
+    Raises:
+      InputError: A template in it cannot be read; names the JSON path.
+    """
+    envelope, message = payloads.split(campaign_message)
+    return compile_content(message), compile_content(envelope)
+
+
+def create(
+    session: Session,
+    app: App,
+    file: CampaignFile,
+    *,
+    audience_name: str,
+    audience_digest: str,
+    now: datetime,
+    launch_at: datetime | None = None,
+    not_after: datetime | None = None,
+    by: str | None = None,
+) -> tuple[Campaign, Import]:
+    """The campaign of that name and its import, made new or found unfinished, to be loaded from ``next_line``.
+
+    Raises:
+      ConflictError: It was launched already, or its unfinished import is of another file or content.
+    """
+    campaign = session.scalars(
+        select(Campaign).where(Campaign.name == file.name).with_for_update()
+    ).one_or_none()
+    if campaign is not None:
+        return campaign, _unfinished(session, campaign, file, audience_digest)
+    _, message = payloads.split(file.message)
+    campaign = Campaign(
+        name=file.name,
+        app_id=app.id,
+        lane=file.lane,
+        state=CampaignState.IMPORTING,
+        content=file.message,
+        template=payloads.template_name(message),
+        content_digest=file.digest(),
+        dedupe=file.effective_dedupe,
+        window=file.window,
+        weight=file.weight,
+        max_per_second=file.max_per_second,
+        on_unknown=file.on_unknown,
+        stop_if=file.stop_if,
+        fallback=file.fallback,
+        options=file.model_dump(mode="json", include={"columns", "normalise", "raw", "numbers"}),
+        launch_at=launch_at,
+        not_after=not_after,
+        created_by=by or apps.operator(),
+        created_at=now,
+    )
+    session.add(campaign)
+    session.flush()
+    started = Import(campaign_id=campaign.id, file_name=audience_name, digest=audience_digest, created_at=now)
+    session.add(started)
+    session.flush()
+    return campaign, started
+
+
+def _unfinished(session: Session, campaign: Campaign, file: CampaignFile, audience_digest: str) -> Import:
+    if campaign.state != CampaignState.IMPORTING:
+        launched = campaign.launched_at or campaign.created_at
+        raise ConflictError(
+            f"{campaign.name} was launched at {launched:%Y-%m-%d %H:%M} UTC by {campaign.created_by} "
+            f"({campaign.total:,} messages, now {campaign.state}); nothing done. Another campaign needs another name"
+        )
+    found = session.scalars(select(Import).where(Import.campaign_id == campaign.id)).one()
+    if campaign.content_digest != file.digest() or found.digest != audience_digest:
+        raise ConflictError(
+            f"{campaign.name} has an unfinished import of {found.file_name} (up to line {found.next_line}) with "
+            f"another content or file; launch it with those, or `disparo campaign cancel {campaign.name}`"
+        )
+    return found
+
+
+def launch(session: Session, campaign: Campaign, now: datetime, *, by: str | None = None) -> None:
+    """Freeze the audience and let it go: at once, or at ``launch_at``."""
+    campaign.total = session.execute(
+        select(func.count()).select_from(Message).where(Message.campaign_id == campaign.id)
+    ).scalar_one()
+    later = campaign.launch_at is not None and campaign.launch_at > now
+    campaign.state = CampaignState.SCHEDULED if later else CampaignState.RUNNING
+    campaign.launched_at = now
+    counters.add_deltas(session, [(campaign.id, Status.PENDING, campaign.total)])
+    apps.record_action(session, "launch", f"campaign:{campaign.name}", actor=by, messages=campaign.total)
+    session.flush()
+
+
+def get(session: Session, name: str, *, lock: bool = False) -> Campaign:
+    """The campaign of that name.
+
+    Raises:
+      NotFoundError: There is none; says which came last.
+    """
+    query = select(Campaign).where(Campaign.name == name)
+    campaign = session.scalars(query.with_for_update() if lock else query).one_or_none()
+    if campaign is None:
+        known = ", ".join(session.scalars(select(Campaign.name).order_by(Campaign.id.desc()).limit(5)))
+        raise NotFoundError(
+            f"no campaign is named {name!r} ({f'the last ones: {known}' if known else 'there is none yet'})"
+        )
+    return campaign
+
+
+def pause(
+    session: Session, campaign: Campaign, *, reason: str = "paused by an operator", by: str | None = None
+) -> None:
+    """Let nothing more of it leave; what is written already comes to its outcome."""
+    if campaign.state == CampaignState.PAUSED:
+        return
+    if campaign.state not in (CampaignState.RUNNING, CampaignState.SCHEDULED):
+        raise ConflictError(
+            f"{campaign.name} is {campaign.state}; only a running or scheduled campaign can be paused"
+        )
+    campaign.state, campaign.pause_reason = CampaignState.PAUSED, reason
+    apps.record_action(session, "pause", f"campaign:{campaign.name}", actor=by, why=reason)
+
+
+def resume(session: Session, campaign: Campaign, now: datetime, *, by: str | None = None) -> None:
+    """Go on exactly where it stopped."""
+    if campaign.state in (CampaignState.RUNNING, CampaignState.SCHEDULED):
+        return
+    if campaign.state != CampaignState.PAUSED:
+        raise ConflictError(f"{campaign.name} is {campaign.state}; only a paused campaign can be resumed")
+    later = campaign.launch_at is not None and campaign.launch_at > now
+    campaign.state, campaign.pause_reason = (
+        (CampaignState.SCHEDULED if later else CampaignState.RUNNING),
+        None,
+    )
+    apps.record_action(session, "resume", f"campaign:{campaign.name}", actor=by)
+
+
+def cancel(session: Session, campaign: Campaign, now: datetime, *, by: str | None = None) -> None:
+    """Let nothing more of it leave, for good. `cancel_rest` then settles the rows, in pages."""
+    if campaign.state in (CampaignState.FINISHED, CampaignState.CANCELLED):
+        raise ConflictError(f"{campaign.name} is {campaign.state} already")
+    if campaign.state == CampaignState.IMPORTING:
+        # Rows of an unfinished import were never counted.
+        n = session.execute(
+            select(func.count()).select_from(Message).where(Message.campaign_id == campaign.id)
+        ).scalar_one()
+        campaign.total = n
+        counters.add_deltas(session, [(campaign.id, Status.PENDING, n)])
+    campaign.state, campaign.finished_at = CampaignState.CANCELLED, now
+    apps.record_action(session, "cancel", f"campaign:{campaign.name}", actor=by)
+    session.flush()
+
+
+def cancel_rest(session: Session, now: datetime, *, page: int = 5_000) -> int:
+    """Settle a page of pending rows of cancelled campaigns; how many, 0 when none is left."""
+    rows = session.execute(
+        text("""
+            UPDATE messages SET status = 'cancelled', settled_at = :now WHERE id IN (
+                SELECT m.id FROM campaigns c JOIN messages m ON m.campaign_id = c.id AND m.status = 'pending'
+                WHERE c.state = 'cancelled' LIMIT :page FOR UPDATE OF m SKIP LOCKED)
+            RETURNING campaign_id"""),
+        {"now": now, "page": page},
+    ).scalars()
+    return _settled(session, rows.all(), Status.CANCELLED)
+
+
+def expire(session: Session, now: datetime, *, page: int = 5_000) -> int:
+    """Settle a page of rows whose ``not_after`` has passed before they left; how many."""
+    rows = session.execute(
+        text("""
+            UPDATE messages SET status = 'expired', settled_at = :now WHERE id IN (
+                SELECT id FROM messages WHERE status = 'pending' AND not_after <= :now
+                LIMIT :page FOR UPDATE SKIP LOCKED)
+            RETURNING campaign_id"""),
+        {"now": now, "page": page},
+    ).scalars()
+    return _settled(session, rows.all(), Status.EXPIRED)
+
+
+def _settled(session: Session, campaign_ids: Sequence[int | None], status: Status) -> int:
+    changes = [(campaign_id, Status.PENDING, -1) for campaign_id in campaign_ids]
+    counters.add_deltas(session, changes + [(campaign_id, status, 1) for campaign_id in campaign_ids])
+    return len(campaign_ids)
+
+
+def start_due(session: Session, now: datetime) -> list[str]:
+    """Let scheduled campaigns run whose instant has come; their names."""
+    return list(
+        session.execute(
+            text(
+                "UPDATE campaigns SET state = 'running' WHERE state = 'scheduled' AND launch_at <= :now RETURNING name"
+            ),
+            {"now": now},
+        ).scalars()
+    )
+
+
+def finish_done(session: Session, now: datetime) -> list[str]:
+    """Close running campaigns of which nothing is pending, sending or undecided; their names."""
+    return list(
+        session.execute(
+            text("""
+                UPDATE campaigns c SET state = 'finished', finished_at = :now WHERE c.state = 'running'
+                    AND NOT EXISTS (SELECT 1 FROM messages m WHERE m.campaign_id = c.id AND m.status = 'pending')
+                    AND NOT EXISTS (
+                        SELECT 1 FROM messages m WHERE m.campaign_id = c.id AND m.status IN ('sending', 'unknown'))
+                RETURNING c.name"""),
+            {"now": now},
+        ).scalars()
+    )
+
+
+def shut(session: Session, now: datetime, zone: ZoneInfo) -> list[int]:
+    """Running campaigns whose send window is closed now."""
+    rows = session.execute(
+        select(Campaign.id, Campaign.window, Campaign.lane, App.windows)
+        .join(App, App.id == Campaign.app_id)
+        .where(Campaign.state == CampaignState.RUNNING)
+    )
+    found = []
+    for campaign_id, own, lane, by_lane in rows:
+        spec = own or by_lane.get(lane)
+        if spec and not windows.parse(spec).is_open(now, zone):
+            found.append(campaign_id)
+    return found
+
+
+def live_workers(session: Session) -> int:
+    """Worker processes that were seen within the last seconds, by the database's clock."""
+    seen = text("seen_at > now() - make_interval(secs => :silent)").bindparams(silent=WORKER_SILENT_SECONDS)
+    return session.execute(select(func.count()).select_from(Worker).where(seen)).scalar_one()
+
+
+def status(session: Session, campaign: Campaign, now: datetime, zone: ZoneInfo) -> dict[str, Any]:
+    """What ``campaign status --json`` prints: true during and after, and never a count of rows per screen."""
+    app = session.get_one(App, campaign.app_id)
+    counts = counters.counts(session, [campaign.id])[campaign.id]
+    rate = counters.recent_rate(session, campaign.id, now) if campaign.state == CampaignState.RUNNING else 0.0
+    held = [
+        stop
+        for stop in apps.stops(session, app.id)
+        if stop.scope == "app" or stop.key in (campaign.lane, campaign.template)
+    ]
+    left = counts[Status.PENDING] + counts[Status.SENDING]
+    window_shut = campaign.id in shut(session, now, zone)
+    limited_by = _limited_by(campaign, app, counts, rate, bool(held), window_shut, live_workers(session))
+    loaded = session.scalars(select(Import).where(Import.campaign_id == campaign.id)).first()
+    expected = min(app.rate, campaign.max_per_second or app.rate)
+    moving = campaign.state == CampaignState.RUNNING and limited_by in (
+        LimitedBy.NONE,
+        LimitedBy.RATE,
+        LimitedBy.NETWORK,
+    )
+    return {
+        "name": campaign.name,
+        "app": app.name,
+        "lane": campaign.lane,
+        "state": campaign.state,
+        "total": campaign.total,
+        "counts": counts,
+        "failures": failures(session, campaign.id) if counts[Status.FAILED] else [],
+        "rate": round(rate, 1),
+        "eta_seconds": round(left / (rate or expected)) if moving and left else (0 if not left else None),
+        "limited_by": limited_by,
+        "pause_reason": campaign.pause_reason or (held[0].reason if held else None),
+        "stops": [
+            {"scope": s.scope, "key": s.key or None, "code": s.code, "reason": s.reason, "hint": s.hint}
+            for s in held
+        ],
+        "rejected": loaded.rejected if loaded else 0,
+        "duplicates": loaded.duplicates if loaded else 0,
+        "launch_at": campaign.launch_at.isoformat() if campaign.launch_at else None,
+        "created_by": campaign.created_by,
+        "launched_at": campaign.launched_at.isoformat() if campaign.launched_at else None,
+        "finished_at": campaign.finished_at.isoformat() if campaign.finished_at else None,
+    }
+
+
+def _limited_by(
+    campaign: Campaign,
+    app: App,
+    counts: dict[str, int],
+    rate: float,
+    held: bool,
+    window_shut: bool,
+    workers: int,
+) -> LimitedBy:
+    if campaign.state in (CampaignState.FINISHED, CampaignState.CANCELLED, CampaignState.IMPORTING):
+        return LimitedBy.NONE
+    if campaign.state == CampaignState.PAUSED or (held and counts[Status.PENDING]):
+        return LimitedBy.PAUSED
+    if not counts[Status.PENDING] and not counts[Status.SENDING]:
+        return LimitedBy.DECISION if counts[Status.UNKNOWN] else LimitedBy.NONE
+    if campaign.state == CampaignState.SCHEDULED or window_shut:
+        return LimitedBy.WINDOW
+    if not workers:
+        return LimitedBy.NO_WORKER
+    return (
+        LimitedBy.RATE
+        if rate >= 0.8 * min(app.rate, campaign.max_per_second or app.rate)
+        else LimitedBy.NETWORK
+    )
+
+
+def failures(session: Session, campaign_id: int) -> list[dict[str, Any]]:
+    """Failed messages by code, most first: ``[{"code", "reason", "count"}]``."""
+    rows = session.execute(
+        text("""
+            SELECT coalesce(code, ''), min(reason), count(*) FROM messages
+            WHERE campaign_id = :id AND status = 'failed' GROUP BY code ORDER BY count(*) DESC, code LIMIT 50"""),
+        {"id": campaign_id},
+    )
+    return [{"code": code, "reason": reason, "count": n} for code, reason, n in rows]
+
+
+def listing(session: Session) -> list[dict[str, Any]]:
+    """All campaigns, newest first, with their counts."""
+    rows = session.execute(
+        select(Campaign, App.name).join(App, App.id == Campaign.app_id).order_by(Campaign.id.desc())
+    ).all()
+    counts = counters.counts(session, [campaign.id for campaign, _ in rows])
+    return [
+        {
+            "name": campaign.name,
+            "app": app_name,
+            "lane": campaign.lane,
+            "state": campaign.state,
+            "total": campaign.total,
+            "counts": counts[campaign.id],
+            "created_at": campaign.created_at.isoformat(),
+        }
+        for campaign, app_name in rows
+    ]

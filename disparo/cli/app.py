@@ -1,0 +1,135 @@
+"""``disparo app``: senders."""
+
+from typing import Annotated
+
+import typer
+
+from disparo.cli.output import JSON, connected, note, print_fields, print_json, print_table, say
+from disparo.errors import InputError
+
+cli = typer.Typer(no_args_is_help=True)
+
+Name = Annotated[str, typer.Argument(help="The app's name: a-z, 0-9 and -.")]
+
+
+@cli.command("set")
+def set_(
+    name: Name,
+    app_id: Annotated[str | None, typer.Option("--id", help="The APP_ID at Gupshup.")] = None,
+    rate: Annotated[
+        float | None, typer.Option(help="Requests per second, any above 0. A new app: 10.")
+    ] = None,
+    base_url: Annotated[
+        str | None, typer.Option(help="The provider's address; '' for that of the settings.")
+    ] = None,
+    window: Annotated[
+        list[str] | None, typer.Option(help="LANE=SPEC, e.g. marketing='mon-sat 8-20' or payment=always.")
+    ] = None,
+    as_json: JSON = False,
+) -> None:
+    """Create an app or change it; what is left out stays."""
+    from disparo import apps
+    from disparo.settings import token_variable
+
+    windows = {}
+    for given in window or []:
+        lane, equals, spec = given.partition("=")
+        if not equals:
+            raise InputError(f"--window {given}: write LANE=SPEC, for example marketing=always")
+        windows[lane.strip()] = spec.strip()
+    with connected() as connections, connections.session() as session:
+        app, created = apps.configure(
+            session, name, gs_app_id=app_id, rate=rate, base_url=base_url, windows=windows or None
+        )
+        found = apps.describe(session, app)
+        if as_json:
+            return print_json(found)
+        say(f"{'created' if created else 'changed'} {name}: {app.rate:g} requests/s to app {app.gs_app_id}")
+        if connections.environment.token(name) is None:
+            note(f"it has no token here yet: set {token_variable(name)}, or {token_variable(name)}_FILE")
+    return None
+
+
+@cli.command("list")
+def list_(as_json: JSON = False) -> None:
+    """All apps."""
+    from disparo import apps
+
+    with connected() as connections, connections.session() as session:
+        found = [apps.describe(session, app) for app in apps.listing(session)]
+    if as_json:
+        return print_json(found)
+    if not found:
+        return say("no app yet; make one with `disparo app set NAME --id APP_ID`")
+    rows = [(a["name"], a["id"], a["state"], f"{a['rate']:g}", a["reason"]) for a in found]
+    return print_table(("name", "id", "state", "rate", "reason"), rows)
+
+
+@cli.command()
+def show(name: Name, as_json: JSON = False) -> None:
+    """What is known of an app, and what holds it."""
+    from disparo import apps
+
+    with connected() as connections, connections.session() as session:
+        found = apps.describe(session, apps.get(session, name))
+        token = connections.environment.token(name) is not None
+    if as_json:
+        return print_json(found)
+    print_fields(found | {"token": "set here" if token else "not set here"})
+    return None
+
+
+@cli.command()
+def pause(
+    name: Name,
+    lane: Annotated[str | None, typer.Option(help="Only this lane: payment, utility or marketing.")] = None,
+    why: Annotated[str, typer.Option(help="Kept with the pause.")] = "",
+) -> None:
+    """Let an app (or a lane of it) send nothing more until it is resumed."""
+    from disparo import apps
+    from disparo.statuses import Lane
+
+    if lane is not None and lane not in list(Lane):
+        raise InputError(f"--lane {lane}: there are {', '.join(Lane)}")
+    what = name if lane is None else f"{name} ({lane})"
+    with connected() as connections:
+        with connections.session() as session:
+            app = apps.get(session, name)
+            scope, key = ("app", "") if lane is None else ("lane", lane)
+            reason = why or "paused by an operator"
+            new = apps.stop(session, app.id, scope=scope, key=key, reason=reason)
+            if new:
+                apps.record_action(session, "pause", f"app:{what}", why=why or None)
+        if new and lane is None:
+            connections.limiter.stop(app.id, reason)
+    say(f"{what} is paused" if new else f"{what} was paused already")
+
+
+@cli.command()
+def resume(
+    name: Name,
+    lane: Annotated[str | None, typer.Option(help="Only this lane.")] = None,
+    retry: Annotated[
+        bool, typer.Option("--retry", help="Also re-queue what failed by the fault that paused it.")
+    ] = False,
+) -> None:
+    """Let an app send again; what waited goes on exactly where it was."""
+    from disparo import apps, db
+
+    with connected() as connections:
+        with connections.session() as session:
+            app, now = apps.get(session, name), db.now(session)
+            ended = apps.resume(session, app, now, lane=lane)
+            retried = apps.retry_failed_by(session, app, ended, now) if retry else 0
+            if ended:
+                apps.record_action(session, "resume", f"app:{name}", retried=retried)
+            app_id = app.id
+        if any(stop.scope == "app" for stop in ended):
+            connections.limiter.resume(app_id)
+    if not ended:
+        return say(f"{name} was not paused")
+    for stop in ended:
+        say(f"ended: {stop.scope} {stop.key} {stop.reason}".replace("  ", " "))
+    if retry:
+        say(f"{retried} failed messages wait to be sent again")
+    return say(f"{name} sends again")

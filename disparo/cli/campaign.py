@@ -1,0 +1,437 @@
+"""``disparo campaign``: launch, watch, control, export."""
+
+import csv
+import json
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from disparo.cli.output import (
+    FAILED,
+    JSON,
+    NEEDS_A_PERSON,
+    connected,
+    duration,
+    note,
+    print_json,
+    print_table,
+    say,
+)
+from disparo.errors import InputError
+
+if TYPE_CHECKING:
+    from disparo.connections import Connections
+
+cli = typer.Typer(no_args_is_help=True)
+
+Name = Annotated[str, typer.Argument(help="The campaign's name.")]
+By = Annotated[str | None, typer.Option("--by", help="Who does it; else the OS user.")]
+
+#: Seconds without a live worker after which a wait ends.
+NO_WORKER_SECONDS = 2.5
+
+
+@cli.command()
+def launch(
+    file: Annotated[Path, typer.Argument(help="The campaign file (YAML or JSON).")],
+    recipients: Annotated[Path, typer.Argument(help="Who gets it: CSV or JSONL.")],
+    at: Annotated[str | None, typer.Option(help="When it begins, e.g. 2026-12-03T10:00.")] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Stay until it is finished.")] = False,
+    fail_over: Annotated[
+        str | None, typer.Option(metavar="N%", help="With --wait: exit 1 when more failed.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Ask nothing.")] = False,
+    by: By = None,
+    as_json: JSON = False,
+) -> None:
+    """Import the recipients and let the campaign go; rejected rows go to a file beside them."""
+    share = _share(fail_over)
+    with connected() as connections:
+        name = import_and_launch(connections, file, recipients, at=at, yes=yes, by=by, quiet=as_json)
+        code = follow(connections, name, share) if wait else 0
+        if as_json or wait:
+            show_status(connections, name, as_json)
+    raise typer.Exit(code)
+
+
+def import_and_launch(
+    connections: "Connections",
+    file: Path,
+    audience: Path,
+    *,
+    at: str | None,
+    yes: bool,
+    by: str | None,
+    quiet: bool,
+    payment: bool = False,
+) -> str:
+    """What `campaign launch` and `pix send` share: check, import in pages, launch; the campaign's name."""
+    from disparo import apps, campaigns, db, document, instants, pix, recipient_files, recipients
+
+    parsed = campaigns.parse_file(document.load(file, None, str(file)), str(file))
+    if payment and parsed.lane != "payment":
+        raise InputError(
+            f"{file}: a PIX batch is a campaign with `lane: payment`, this one says {parsed.lane}"
+        )
+    zone = connections.settings.zone
+    with connections.session() as session:
+        now = db.now(session)
+        app = apps.get(session, parsed.app)
+        base_url = app.base_url or connections.settings.base_url
+        rate = app.rate
+    at = at or parsed.at
+    launch_at = (
+        instants.future(instants.parse_instant(at, now, zone), now, zone, what="The launch") if at else None
+    )
+    not_after = None
+    if parsed.not_after:
+        late = instants.parse_instant(parsed.not_after, now, zone, end_of_day=True)
+        not_after = instants.future(late, now, zone, what="not_after")
+    opened = recipient_files.open_rows(audience, parsed.columns)
+    kind = pix.ChargeReader if payment else recipients.Reader
+    reader = kind(parsed, opened.columns, now, zone)
+    with recipient_files.RejectsFile(audience.with_name(parsed.name), opened) as rejects_file:
+        try:
+            recipients.probe(reader, opened.rows())
+        except InputError:
+            _write_all_rejects(reader, opened, rejects_file)
+            if rejects_file.path:
+                note(f"each row with its reason: {rejects_file.path}")
+            raise
+        if not yes and sys.stdin.isatty():
+            _ask(reader, opened, parsed, base_url, rate, payment=payment)
+        with connections.sessions() as session, db.unavailable_as_sentence():
+            campaign, loaded = campaigns.create(
+                session,
+                app,
+                parsed,
+                audience_name=audience.name,
+                audience_digest=opened.digest,
+                now=now,
+                launch_at=launch_at,
+                not_after=not_after,
+                by=by,
+            )
+            session.commit()
+            if loaded.next_line:
+                note(f"going on with the import of {audience} at line {loaded.next_line}")
+                opened = recipient_files.open_rows(audience, parsed.columns, start_line=loaded.next_line)
+            done = {"rows": loaded.accepted + loaded.rejected + loaded.duplicates}
+
+            def after_page(page: recipients.Loaded) -> None:
+                for reject in page.rejects:
+                    row = recipient_files.Row(reject.line, {}, reject.raw, None)
+                    rejects_file.write(row, reject.reason, reject.explanation)
+                done["rows"] += page.accepted + page.rejected + page.duplicates
+                if done["rows"] >= 20_000 and not quiet:
+                    note(f"{done['rows']:,} rows read")
+
+            try:
+                store = pix.store_charges if payment else None
+                recipients.load(
+                    session, campaign, loaded, reader, opened, after_page=after_page, after_insert=store
+                )
+            except KeyboardInterrupt:
+                note(
+                    f"stopped at line {loaded.next_line}; nothing is launched. The same command goes on from there"
+                )
+                raise typer.Exit(FAILED) from None
+            campaigns.launch(session, campaign, db.now(session), by=by)
+            session.commit()
+            told = f"{campaign.name}: {campaign.total:,} messages {campaign.state}"
+            left = [f"{loaded.rejected:,} rows refused"] if loaded.rejected else []
+            left += [f"{loaded.duplicates:,} duplicates"] if loaded.duplicates else []
+    where = f" ({', '.join(left)}; each with its reason in {rejects_file.path})" if rejects_file.path else ""
+    (note if quiet else say)(told + where)
+    if launch_at:
+        note(f"begins at {instants.describe(launch_at, zone)}")
+    return parsed.name
+
+
+def _write_all_rejects(reader: Any, opened: Any, rejects_file: Any) -> None:
+    from disparo.recipients import Reject
+
+    for row in opened.rows():
+        found = reader.read(row)
+        if isinstance(found, Reject):
+            rejects_file.write(row, found.reason, found.explanation)
+
+
+def _ask(reader: Any, opened: Any, parsed: Any, base_url: str, rate: float, *, payment: bool) -> None:
+    """Show what would happen and let the person type the number (PIX: the sum) before anything is stored."""
+    from disparo.recipients import Recipient
+    from disparo.rendering import brl
+
+    good, phones, cents = 0, set(), 0
+    for row in opened.rows():
+        found = reader.read(row)
+        if isinstance(found, Recipient):
+            good += 1
+            phones.add(found.recipient_key)
+            cents += found.amount_cents or 0
+    real = base_url.endswith("gupshup.io")
+    note(f"campaign {parsed.name}, lane {parsed.lane}, app {parsed.app}")
+    note(f"to {'the REAL endpoint' if real else 'a stand-in'} {base_url}")
+    note(
+        f"{good:,} rows can be sent to {len(phones):,} phones, in about {duration(good / rate)} at {rate:g}/s"
+    )
+    if payment:
+        note(f"sum {brl(cents)}")
+        wanted, what = f"{cents / 100:.2f}", "the sum in reais, as 1234.56"
+    else:
+        wanted, what = str(good), "the number of messages"
+    given = typer.prompt(f"to send them, type {what}", default="", show_default=False, err=True)
+    if given.strip().replace(",", ".") != wanted:
+        note("not what it says above; nothing was stored")
+        raise typer.Exit(FAILED)
+
+
+def _share(text: str | None) -> float | None:
+    if text is None:
+        return None
+    try:
+        return float(text.strip().removesuffix("%").replace(",", ".")) / 100
+    except ValueError:
+        raise InputError(f"--fail-over {text}: write a share like 5%") from None
+
+
+def status_of(connections: "Connections", name: str) -> dict[str, Any]:
+    """The status of a campaign, now."""
+    from disparo import campaigns, db
+
+    with connections.session() as session:
+        campaign = campaigns.get(session, name)
+        return campaigns.status(session, campaign, db.now(session), connections.settings.zone)
+
+
+def follow(connections: "Connections", name: str, fail_over: float | None = None) -> int:
+    """Stay with a campaign until nothing moves any more; the exit code of the wait."""
+    from disparo.cli.progress import Progress
+
+    alone_since: float | None = None
+    try:
+        with Progress(name) as progress:
+            while True:
+                found = status_of(connections, name)
+                progress.update(found)
+                code = _ended(found, fail_over)
+                if code is not None:
+                    break
+                now = time.monotonic()
+                alone_since = (alone_since or now) if found["limited_by"] == "no_worker" else None
+                if alone_since is not None and now - alone_since > NO_WORKER_SECONDS:
+                    note("no worker is alive; the messages stay queued. Start one with `disparo up`")
+                    return FAILED
+                time.sleep(0.25)
+    except KeyboardInterrupt:
+        note(f"detached; {name} goes on. Look again with `disparo campaign status {name}`")
+        return FAILED
+    return code
+
+
+def _ended(found: dict[str, Any], fail_over: float | None) -> int | None:
+    counts = found["counts"]
+    if found["state"] in ("finished", "cancelled"):
+        if fail_over is not None and counts["failed"] > fail_over * max(1, found["total"]):
+            note(f"{counts['failed']:,} of {found['total']:,} failed, more than {fail_over:.1%}")
+            return FAILED
+        return 0
+    if found["limited_by"] == "decision":
+        note(
+            f"{counts['unknown']:,} messages are unknown: nobody knows whether they were accepted. They are held"
+        )
+        return NEEDS_A_PERSON
+    if found["limited_by"] == "paused" and not counts["sending"]:
+        note(f"paused: {found['pause_reason']}")
+        for stop in found["stops"]:
+            note(f"{stop['hint']} Then `disparo app resume {found['app']}`" if stop["hint"] else "")
+        return NEEDS_A_PERSON
+    return None
+
+
+def show_status(connections: "Connections", name: str, as_json: bool) -> None:
+    """Print the status of a campaign."""
+    found = status_of(connections, name)
+    if as_json:
+        return print_json(found)
+    say(
+        f"{found['name']}: {found['state']}, lane {found['lane']}, app {found['app']}, {found['total']:,} messages"
+    )
+    for status, n in found["counts"].items():
+        if n:
+            say(f"  {status:<10} {n:>10,}")
+    if found["rejected"] or found["duplicates"]:
+        say(f"  not taken from the file: {found['rejected']:,} refused, {found['duplicates']:,} duplicates")
+    for failure in found["failures"]:
+        say(f"  failed with {failure['code']}: {failure['count']:,} ({failure['reason']})")
+    if found["limited_by"] != "none":
+        say(
+            f"  limited by {found['limited_by']}"
+            + (f": {found['pause_reason']}" if found["pause_reason"] else "")
+        )
+    for stop in found["stops"]:
+        say(f"  stopped: {stop['scope']} {stop['key'] or ''} {stop['code']} {stop['hint']}")
+    if found["state"] == "running":
+        say(f"  {found['rate']:g}/s, {duration(found['eta_seconds'])} left")
+    return None
+
+
+@cli.command()
+def status(name: Name, as_json: JSON = False) -> None:
+    """Counts by state, failures by code, rate, time left and what limits it."""
+    with connected() as connections:
+        show_status(connections, name, as_json)
+
+
+@cli.command()
+def watch(name: Name) -> None:
+    """Stay with a campaign until it is finished or needs a person."""
+    with connected() as connections:
+        code = follow(connections, name)
+        show_status(connections, name, as_json=False)
+    raise typer.Exit(code)
+
+
+@cli.command("list")
+def list_(as_json: JSON = False) -> None:
+    """All campaigns, newest first."""
+    from disparo import campaigns
+
+    with connected() as connections, connections.session() as session:
+        found = campaigns.listing(session)
+    if as_json:
+        return print_json(found)
+    if not found:
+        return say("no campaign yet")
+    header = ("name", "app", "lane", "state", "total", "pending", "accepted", "failed", "unknown")
+    further = ("accepted", "enqueued", "sent", "delivered", "read")
+    rows = [
+        (
+            *(one[field] for field in header[:5]),
+            one["counts"]["pending"] + one["counts"]["sending"],
+            sum(one["counts"][status] for status in further),
+            one["counts"]["failed"],
+            one["counts"]["unknown"],
+        )
+        for one in found
+    ]
+    return print_table(header, rows)
+
+
+@cli.command()
+def pause(
+    name: Name,
+    by: By = None,
+    why: Annotated[str, typer.Option(help="Kept with the pause.")] = "paused by an operator",
+) -> None:
+    """Let nothing more of it leave."""
+    from disparo import campaigns
+
+    with connected() as connections, connections.session() as session:
+        campaigns.pause(session, campaigns.get(session, name, lock=True), reason=why, by=by)
+    say(f"{name} is paused")
+
+
+@cli.command()
+def resume(name: Name, by: By = None) -> None:
+    """Go on exactly where it stopped."""
+    from disparo import apps, campaigns, db
+
+    with connected() as connections, connections.session() as session:
+        campaign = campaigns.get(session, name, lock=True)
+        campaigns.resume(session, campaign, db.now(session), by=by)
+        held = apps.stops(session, campaign.app_id)
+    say(f"{name} goes on")
+    for stop in held:
+        if stop.scope == "app" or stop.key in (campaign.lane, campaign.template):
+            note(
+                f"but its app is stopped ({stop.scope} {stop.key}): {stop.reason}; `disparo app resume` lets it send"
+            )
+
+
+@cli.command()
+def cancel(name: Name, by: By = None) -> None:
+    """Let nothing more of it leave, for good."""
+    from disparo import campaigns, db
+
+    with connected() as connections:
+        with connections.session() as session:
+            campaigns.cancel(session, campaigns.get(session, name, lock=True), db.now(session), by=by)
+        cancelled = 1
+        while cancelled:
+            with connections.session() as session:
+                cancelled = campaigns.cancel_rest(session, db.now(session))
+        counts = status_of(connections, name)["counts"]
+    gone = sum(counts[status] for status in ("accepted", "enqueued", "sent", "delivered", "read"))
+    say(f"{name} is cancelled: {counts['cancelled']:,} will not be sent, {gone:,} had left already")
+
+
+EXPORT_COLUMNS = (
+    "id", "line", "key", "to", "state", "provider_id", "code", "reason", "attempts",
+    "created_at", "accepted_at", "sent_at", "delivered_at", "read_at", "failed_at", "settled_at",
+)  # fmt: skip
+
+
+@cli.command()
+def export(
+    name: Name,
+    form: Annotated[str, typer.Option("--format", help="csv or jsonl.")] = "csv",
+    output: Annotated[Path | None, typer.Option(help="A new file; else stdout.")] = None,
+    state: Annotated[str | None, typer.Option(help="Only these, e.g. failed,unknown.")] = None,
+) -> None:
+    """Stream one row per message."""
+    from disparo.statuses import Status
+
+    if form not in ("csv", "jsonl"):
+        raise InputError(f"--format {form}: there are csv and jsonl")
+    states = [one.strip() for one in state.split(",")] if state else [str(status) for status in Status]
+    if wrong := [one for one in states if one not in list(Status)]:
+        raise InputError(f"--state {', '.join(wrong)}: there are {', '.join(Status)}")
+    try:
+        stream = output.open("x", encoding="utf-8", newline="") if output else sys.stdout
+    except FileExistsError:
+        raise InputError(f"{output} exists; exports never overwrite a file") from None
+    except OSError as err:
+        raise InputError(f"{output} cannot be written: {err.strerror}") from err
+    with connected() as connections:
+        rows = _exported(connections, name, states)
+        if form == "csv":
+            from disparo.recipient_files import guarded
+
+            writer = csv.writer(stream)
+            writer.writerow(EXPORT_COLUMNS)
+            for row in rows:
+                writer.writerow(["" if value is None else guarded(str(value)) for value in row.values()])
+        else:
+            for row in rows:
+                stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+    if output:
+        stream.close()
+        say(f"written to {output}")
+
+
+def _exported(connections: "Connections", name: str, states: list[str]) -> Iterator[dict[str, Any]]:
+    from sqlalchemy import text
+
+    from disparo import campaigns
+
+    zone = connections.settings.zone
+    with connections.session() as session:
+        campaign = campaigns.get(session, name)
+        result = session.execute(
+            text("""
+                SELECT id, line, key, recipient, status, gs_id, code, reason, attempts, created_at, accepted_at,
+                    sent_at, delivered_at, read_at, failed_at, settled_at
+                FROM messages WHERE campaign_id = :id AND status = ANY(:states) ORDER BY id"""),
+            {"id": campaign.id, "states": states},
+            execution_options={"yield_per": 1000},
+        )
+        for row in result:
+            values = [
+                value.astimezone(zone).isoformat() if hasattr(value, "astimezone") else value for value in row
+            ]
+            yield dict(zip(EXPORT_COLUMNS, values, strict=True))

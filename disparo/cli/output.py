@@ -1,0 +1,75 @@
+"""What commands print: JSON, tables and lines; and what they are connected to."""
+
+import json
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from disparo.connections import Connections
+
+JSON = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+
+#: Exit codes of waiting.
+FAILED, NEEDS_A_PERSON = 1, 3
+
+
+@contextmanager
+def connected() -> Iterator["Connections"]:
+    """The servers of the settings; an empty database is set up, any other must fit this code."""
+    from disparo import log, schema
+    from disparo.connections import connect
+
+    with connect() as connections:
+        log.configure(
+            "warning" if connections.settings.log_level == "info" else connections.settings.log_level
+        )
+        schema.require_current(connections.engine, set_up_empty=True)
+        yield connections
+
+
+def say(text: str) -> None:
+    """A line of the result."""
+    typer.echo(text)
+
+
+def note(text: str) -> None:
+    """A line about what is going on."""
+    typer.echo(text, err=True)
+
+
+def print_json(value: Any) -> None:
+    """One JSON document."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2, default=str) + "\n")
+    sys.stdout.flush()
+
+
+def print_fields(values: dict[str, Any], names: Sequence[str] | None = None) -> None:
+    """Name and value, a line each; what is empty is left out."""
+    shown = [(name, values[name]) for name in (names or values) if values.get(name) not in (None, "", [], {})]
+    width = max((len(name) for name, _ in shown), default=0)
+    for name, value in shown:
+        say(f"{name.replace('_', ' '):<{width}}  {value}")
+
+
+def print_table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Columns under a header, as wide as they need."""
+    cells = [list(header), *([("" if cell is None else str(cell)) for cell in row] for row in rows)]
+    widths = [max(len(row[at]) for row in cells) for at in range(len(header))]
+    for row in cells:
+        say("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def duration(seconds: float | None) -> str:
+    """``3 h 28 min``, ``41 s``, or a dash."""
+    if seconds is None:
+        return "–"
+    whole = round(seconds)
+    if whole < 120:
+        return f"{whole} s"
+    if whole < 7200:
+        return f"{whole // 60} min"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

@@ -1,0 +1,100 @@
+"""What one process is connected to: PostgreSQL and Redis, given by the settings or embedded in the home."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Self
+
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session, sessionmaker
+
+from disparo.db import make_engine, make_sessions, unavailable_as_sentence
+from disparo.settings import Environment, Settings, environment, load
+
+if TYPE_CHECKING:
+    from disparo.embedded import EmbeddedServers
+    from disparo.queue import Queue
+    from disparo.ratelimit.redis import RedisRateLimiter
+
+
+@dataclass
+class Connections:
+    """The servers of this process; made by `connect`, given back by `close`."""
+
+    environment: Environment
+    settings: Settings
+    database_url: str = field(repr=False)
+    redis_url: str = field(repr=False)
+    engine: Engine
+    sessions: sessionmaker[Session]
+    embedded: "EmbeddedServers | None" = None
+    _queue: "Queue | None" = None
+    _limiter: "RedisRateLimiter | None" = None
+
+    @property
+    def queue(self) -> "Queue":
+        """Where jobs are enqueued; opened on first use."""
+        from disparo.queue import Queue
+
+        if self._queue is None:
+            self._queue = Queue(self.redis_url)
+        return self._queue
+
+    @property
+    def limiter(self) -> "RedisRateLimiter":
+        """The rate limiter that all workers share; opened on first use."""
+        from disparo.ratelimit import redis
+
+        if self._limiter is None:
+            self._limiter = redis.RedisRateLimiter(redis.connect(self.redis_url))
+        return self._limiter
+
+    @contextmanager
+    def session(self) -> Iterator[Session]:
+        """A session of one transaction: committed at the end, rolled back on an error.
+
+        Raises:
+          DatabaseUnavailable: PostgreSQL does not answer.
+        """
+        with unavailable_as_sentence(), self.sessions() as session, session.begin():
+            yield session
+
+    def close(self) -> None:
+        """Give everything back; the last user of the embedded servers stops them."""
+        if self._queue is not None:
+            self._queue.close()
+        self.engine.dispose()
+        if self.embedded is not None:
+            self.embedded.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def connect(source: Environment | None = None, *, name: str = "disparo", pool_size: int = 5) -> Connections:
+    """Connect this process, with embedded servers for what has no address in the settings.
+
+    Nothing embedded starts for a server whose address is set. Of given servers nothing is opened yet.
+
+    Raises:
+      SettingsError: A setting is missing or wrong.
+      EmbeddedServerError: An embedded server cannot be started.
+    """
+    source = source or environment()
+    settings = load(source)
+    database = settings.database_url.get_secret_value() if settings.database_url else None
+    redis = settings.redis_url.get_secret_value() if settings.redis_url else None
+    servers = None
+    if database is None or redis is None:
+        from disparo import embedded
+
+        servers = embedded.use(settings.home, database=database is None, redis=redis is None)
+        database = database or servers.database_url
+        redis = redis or servers.redis_url
+    assert database is not None  # noqa: S101 - for the type checker: `use` gives what was asked for
+    assert redis is not None  # noqa: S101
+    engine = make_engine(database, name=name, pool_size=pool_size)
+    return Connections(source, settings, database, redis, engine, make_sessions(engine), servers)

@@ -1,0 +1,83 @@
+"""Messages of a campaign per status: deltas beside each change of rows, folded from time to time.
+
+No counter row is updated per message (it would be one hot row), and nothing is counted per screen:
+folded + deltas = GROUP BY.
+"""
+
+from collections import Counter as Tally
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from disparo.statuses import Status
+
+#: Deltas younger than this stay apart, because the present rate is read from them.
+FOLD_AFTER = timedelta(seconds=60)
+
+
+def add_deltas(session: Session, changes: Iterable[tuple[int | None, str, int]]) -> None:
+    """Write changes of (campaign or None, status, ±n), summed up, into the caller's transaction."""
+    tally: Tally[tuple[int, str]] = Tally()
+    for campaign_id, status, n in changes:
+        if campaign_id is not None:
+            tally[campaign_id, status] += n
+    rows = [(campaign_id, status, n) for (campaign_id, status), n in sorted(tally.items()) if n]
+    if rows:
+        session.execute(
+            text("""
+                INSERT INTO counter_deltas (campaign_id, status, n)
+                SELECT * FROM unnest(CAST(:ids AS bigint[]), CAST(:statuses AS text[]), CAST(:ns AS integer[]))"""),
+            {
+                "ids": [row[0] for row in rows],
+                "statuses": [row[1] for row in rows],
+                "ns": [row[2] for row in rows],
+            },
+        )
+
+
+def counts(session: Session, campaign_ids: list[int]) -> dict[int, dict[str, int]]:
+    """Per campaign all statuses with their numbers of messages, as of now."""
+    found = {campaign_id: dict.fromkeys(list(Status), 0) for campaign_id in campaign_ids}
+    rows = session.execute(
+        text("""
+            SELECT campaign_id, status, sum(n) FROM (
+                SELECT campaign_id, status, n FROM counters WHERE campaign_id = ANY(:ids)
+                UNION ALL SELECT campaign_id, status, n FROM counter_deltas WHERE campaign_id = ANY(:ids)
+            ) AS parts GROUP BY campaign_id, status"""),
+        {"ids": campaign_ids},
+    )
+    for campaign_id, status, n in rows:
+        found[campaign_id][Status(status)] = int(n)
+    return {campaign_id: {str(status): n for status, n in row.items()} for campaign_id, row in found.items()}
+
+
+def recent_rate(session: Session, campaign_id: int, now: datetime, *, seconds: int = 10) -> float:
+    """Messages per second that got an answer within the last ``seconds``."""
+    since, n = session.execute(
+        text("""
+            SELECT min(at), coalesce(sum(n), 0) FROM counter_deltas
+            WHERE campaign_id = :id AND at > :since AND status IN ('accepted', 'failed', 'unknown') AND n > 0"""),
+        {"id": campaign_id, "since": now - timedelta(seconds=seconds)},
+    ).one()
+    if since is None:
+        return 0.0
+    seconds_of_it: float = max(1.0, (now - since).total_seconds())
+    return float(n) / seconds_of_it
+
+
+def fold(session: Session, now: datetime) -> int:
+    """Add older deltas to the counters; how many rows were folded."""
+    done = session.execute(
+        text("""
+            WITH old AS (DELETE FROM counter_deltas WHERE at < :before RETURNING campaign_id, status, n),
+            summed AS (SELECT campaign_id, status, sum(n) AS n FROM old GROUP BY campaign_id, status),
+            kept AS (
+                INSERT INTO counters (campaign_id, status, n) SELECT campaign_id, status, n FROM summed
+                ON CONFLICT (campaign_id, status) DO UPDATE SET n = counters.n + excluded.n
+            )
+            SELECT count(*) FROM old"""),
+        {"before": now - FOLD_AFTER},
+    )
+    return int(done.scalar_one())

@@ -1,0 +1,1 @@
+"""How it travels: the only package that opens a connection to the provider."""

@@ -1,0 +1,486 @@
+"""One POST to the endpoint, and an honest account of how it ended.
+
+Two things are exact here, because promise 2 (nothing is sent twice in silence) stands on them:
+whether anything of the request can have left this machine, and that a POST ends by its deadline. Both
+are kept at the socket, below requests and urllib3, whose exceptions tell neither.
+"""
+
+import os
+import re
+import socket
+import ssl
+import threading
+import time
+import weakref
+from http.client import HTTPException
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import requests
+from requests.adapters import HTTPAdapter
+from requests.structures import CaseInsensitiveDict
+from requests.utils import DEFAULT_CA_BUNDLE_PATH
+from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import HTTPError, NameResolutionError, NewConnectionError
+
+from disparo import __version__
+from disparo.errors import SettingsError
+from disparo.gupshup.answers import Answer, Failure
+
+#: A kept connection that was idle for longer is not written to: servers and NAT gateways drop such
+#: ones without a word, and a request written into that cannot be told from one that was accepted.
+IDLE_SECONDS = 15.0
+#: Requests ready for use, by address and token; a few apps per installation, and tokens change.
+_PREPARED_MAX = 64
+
+# Counts also while the machine sleeps, which monotonic time on Linux does not.
+_BOOT_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+_TOKEN = re.compile(r"[\x21-\x7e]+(?: [\x21-\x7e]+)?")
+_PROXY_SCHEMES = ("http", "https")
+
+
+class _Exchange(threading.local):
+    """The POST that this thread is making: when it must be over, and whether it has begun to write."""
+
+    ends_at: float = 0.0
+    connect_seconds: float = 0.0
+    written: bool = False
+
+    def begin(self, connect_seconds: float, deadline_seconds: float) -> None:
+        self.ends_at = time.monotonic() + deadline_seconds
+        self.connect_seconds = connect_seconds
+        self.written = False
+
+    def seconds_left(self) -> float:
+        """Time for the next operation; ``TimeoutError`` when the deadline has passed, which ends it."""
+        left = self.ends_at - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("the deadline has passed")
+        return left if self.written else min(left, self.connect_seconds)
+
+
+_exchange = _Exchange()
+
+
+class _Socket(socket.socket):
+    """A socket of which no operation outlasts the exchange.
+
+    Each one gets the time that is left for its timeout. So a server that drips, never reads or never
+    ends its headers is cut at the deadline, without a second thread that closes other threads' sockets.
+    """
+
+    def recv(self, *args: Any) -> bytes:
+        self.settimeout(_exchange.seconds_left())
+        return super().recv(*args)
+
+    def recv_into(self, *args: Any) -> int:
+        self.settimeout(_exchange.seconds_left())
+        return super().recv_into(*args)
+
+    def send(self, *args: Any) -> int:
+        self.settimeout(_exchange.seconds_left())
+        return super().send(*args)
+
+    def sendall(self, *args: Any) -> None:
+        # The timeout of sendall is for all of it, however little the other side takes at a time.
+        self.settimeout(_exchange.seconds_left())
+        super().sendall(*args)
+
+
+class _TLSSocket(ssl.SSLSocket):
+    """The same over TLS, where ``sendall`` of the base class calls ``send``."""
+
+    def do_handshake(self, block: bool = False) -> None:
+        self.settimeout(_exchange.seconds_left())
+        super().do_handshake(block)
+
+    def recv(self, *args: Any) -> bytes:
+        self.settimeout(_exchange.seconds_left())
+        return super().recv(*args)
+
+    def recv_into(self, *args: Any) -> int:
+        self.settimeout(_exchange.seconds_left())
+        return super().recv_into(*args)
+
+    def send(self, *args: Any) -> int:
+        self.settimeout(_exchange.seconds_left())
+        return super().send(*args)
+
+
+class _Connection(HTTPConnection):
+    """A connection that knows when its first byte is about to leave, and how long it was idle."""
+
+    _used_at = 0.0
+
+    def _new_conn(self) -> socket.socket:
+        # Name resolution has only the resolver's own time limit; nothing has been sent then.
+        try:
+            addresses = socket.getaddrinfo(self._dns_host, self.port, 0, socket.SOCK_STREAM)
+        except socket.gaierror as err:
+            raise NameResolutionError(self.host, self, err) from err
+        except UnicodeError as err:
+            raise NewConnectionError(self, f"{self.host!r} is not a host name") from err
+        refusal = OSError("the name has no address")
+        for family, kind, protocol, _, address in addresses:
+            try:
+                sock = _Socket(family, kind, protocol)
+            except OSError as err:  # an address family that this machine does not have
+                refusal = err
+                continue
+            try:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                sock.settimeout(_exchange.seconds_left())
+                sock.connect(address)
+            except OSError as err:
+                sock.close()
+                refusal = err
+            else:
+                return sock
+        raise NewConnectionError(self, str(refusal)) from refusal
+
+    @property
+    def is_connected(self) -> bool:
+        # A readable idle connection was closed by the other side, or holds what nobody asked for.
+        return time.clock_gettime(_BOOT_CLOCK) - self._used_at < IDLE_SECONDS and super().is_connected
+
+    def request(self, *args: Any, **kwargs: Any) -> None:
+        if self.sock is None:
+            self.connect()
+        _exchange.seconds_left()
+        _exchange.written = True
+        super().request(*args, **kwargs)
+
+    def getresponse(self) -> Any:
+        response = super().getresponse()
+        self._used_at = time.clock_gettime(_BOOT_CLOCK)
+        return response
+
+
+class _TLSConnection(_Connection, HTTPSConnection):
+    """The same over TLS."""
+
+
+class _Pool(HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+class _TLSPool(HTTPSConnectionPool):
+    ConnectionCls = _TLSConnection
+
+
+class _Adapter(HTTPAdapter):
+    """The adapter of one thread: one connection per host, one TLS context for all, nothing sent again."""
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self._context = context
+        self.pools: dict[str | None, Any] = {}
+        super().__init__(pool_maxsize=1, max_retries=0)
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _TLSPool}
+
+    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
+        manager = super().proxy_manager_for(proxy, proxy_ssl_context=self._context, **kwargs)
+        manager.pool_classes_by_scheme = {"http": _Pool, "https": _TLSPool}
+        return manager
+
+    def build_connection_pool_key_attributes(self, *args: Any, **kwargs: Any) -> Any:
+        # The context holds the certificates. Given a path instead, urllib3 would read the bundle again
+        # for each connection.
+        host, _ = super().build_connection_pool_key_attributes(*args, **kwargs)
+        return host, {"ssl_context": self._context}
+
+    def cert_verify(self, *args: Any) -> None:
+        """Nothing: the context verifies."""
+
+    def get_connection_with_tls_context(
+        self, request: requests.PreparedRequest, *args: Any, **kwargs: Any
+    ) -> Any:
+        # Finding the pool means parsing the address; done once.
+        pool = self.pools.get(request.url)
+        if pool is None:
+            pool = self.pools[request.url] = super().get_connection_with_tls_context(request, *args, **kwargs)
+        return pool
+
+    def close(self) -> None:
+        for pool in self.pools.values():
+            pool.close()
+        super().close()
+
+
+class _Line:
+    """What one thread sends with."""
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self.adapter = _Adapter(context)
+        self.session = requests.Session()
+        self.session.trust_env = False
+        self.session.headers = CaseInsensitiveDict(
+            {
+                "Content-Type": "application/json",
+                "Accept": "application/json",
+                "User-Agent": f"disparo/{__version__}",
+            }
+        )
+        self.session.mount("https://", self.adapter)
+        self.session.mount("http://", self.adapter)
+        self.prepared: dict[tuple[str, str], requests.PreparedRequest] = {}
+
+    def prepare(self, url: str, token: str) -> requests.PreparedRequest:
+        """A request for this address and token, without its body."""
+        prepared = self.prepared.get((url, token))
+        if prepared is None:
+            _check_token(token)
+            try:
+                prepared = self.session.prepare_request(
+                    requests.Request("POST", url, headers={"Authorization": token})
+                )
+            except ValueError:  # of which requests' InvalidURL and MissingSchema are
+                prepared = None
+            # A user in the address would have taken the token's place.
+            if prepared is None or prepared.headers["Authorization"] != token:
+                raise SettingsError(
+                    "The address to send to cannot be used. Check DISPARO_BASE_URL or the app's base URL."
+                )
+            if len(self.prepared) >= _PREPARED_MAX:
+                self.prepared.clear()
+                self.adapter.pools.clear()
+            self.prepared[url, token] = prepared
+        return prepared
+
+
+class Client:
+    """Posts ready bytes, from any number of threads, each with connections of its own.
+
+    Never follows a redirect, never sends a request again, reads no proxy or certificate from the
+    environment, and tells of each POST whether anything of it can have been sent.
+
+    After a fork the child begins with connections of its own.
+    """
+
+    def __init__(
+        self,
+        connect_timeout: float = 5.0,
+        deadline_seconds: float = 40.0,
+        ca_bundle: str | None = None,
+        proxy: str | None = None,
+        max_body: int = 64 * 1024,
+    ) -> None:
+        """Prepare a client; nothing is opened before the first ``post``.
+
+        Args:
+          connect_timeout: Seconds for each address of the host, a proxy's tunnel and the TLS handshake.
+          deadline_seconds: Seconds for a whole POST, from the call to the last byte of the answer.
+          ca_bundle: PEM file or folder of the authorities to trust; default those that requests ships.
+          proxy: ``http://`` or ``https://`` address of a proxy; may hold user and password.
+          max_body: Bytes of an answer that are read.
+
+        Raises:
+          SettingsError: The bundle cannot be read, or the proxy is no such address.
+        """
+        if proxy is not None:
+            _check_proxy(proxy)
+        self._proxies = {"http": proxy, "https": proxy} if proxy else {}
+        self._connect_seconds = connect_timeout
+        self._deadline_seconds = deadline_seconds
+        self._max_body = max_body
+        self._context = _tls_context(ca_bundle)
+        self._forget()
+        # A child must not write to its parent's connections, nor wait for a lock that a thread held
+        # which the child does not have.
+        forget = weakref.WeakMethod(self._forget)
+        os.register_at_fork(after_in_child=lambda: (method := forget()) and method())
+
+    def _forget(self) -> None:
+        self._threads = threading.local()
+        self._lock = threading.Lock()
+        self._lines: weakref.WeakSet[_Line] = weakref.WeakSet()
+
+    def post(self, url: str, token: str, body: bytes) -> Answer:
+        """Post ``body`` once, and tell how it ended. Never raises for what the network does.
+
+        ``not_connected`` is given only when not one byte of the request was written; from the first
+        write on, an exchange that breaks is ``no_answer``, ``deadline``, ``cut_answer`` or ``too_large``.
+        A connection that the server closed while it was idle is noticed before it is written to,
+        unless the closing is still on its way: then it is ``no_answer``, since it cannot be known.
+        All of it ends by the deadline but the resolution of the host's name, which has the resolver's own
+        limit; nothing is written when that comes too late.
+
+        Args:
+          url: As made by ``endpoint``.
+          token: The app's token, as it stands in the header (no ``Bearer`` before it).
+          body: A JSON document, UTF-8.
+
+        Raises:
+          SettingsError: Token or address cannot be sent; nothing was.
+        """
+        line = self._line()
+        prepared = line.prepare(url, token)
+        prepared.body = body
+        prepared.headers["Content-Length"] = str(len(body))
+        _exchange.begin(self._connect_seconds, self._deadline_seconds)
+        response: requests.Response | None = None
+        received = bytearray()
+        whole = False
+        try:
+            response = line.adapter.send(
+                prepared, stream=True, timeout=self._deadline_seconds, proxies=self._proxies
+            )
+            whole = self._read(response.raw, received)
+        except Exception as err:
+            if not _exchange.written and not isinstance(
+                err, requests.RequestException | HTTPError | HTTPException | OSError | ValueError
+            ):
+                raise
+            # Whatever a strange answer does to the libraries: once written, it may have been accepted.
+            return _broken(err, response, bytes(received), token)
+        finally:
+            prepared.body = None
+            if response is not None and not whole:
+                response.raw.close()
+        failure = None if whole else Failure.TOO_LARGE
+        detail = "" if whole else f"the answer is longer than {self._max_body} bytes"
+        return Answer(
+            response.status_code, response.headers, _without(bytes(received), token), failure, detail
+        )
+
+    def close(self) -> None:
+        """Close the idle connections of all threads. A later ``post`` opens new ones."""
+        with self._lock:
+            lines = list(self._lines)
+        self._forget()
+        for line in lines:
+            line.session.close()
+
+    def _line(self) -> _Line:
+        line: _Line | None = getattr(self._threads, "line", None)
+        if line is None:
+            line = self._threads.line = _Line(self._context)
+            with self._lock:
+                self._lines.add(line)
+        return line
+
+    def _read(self, raw: Any, received: bytearray) -> bool:
+        """Read the body into ``received``; False when there is more than ``max_body`` of it.
+
+        One read returns less than asked only at the end. A second one makes urllib3 notice an end
+        before the announced length, and hand the connection back.
+        """
+        while len(received) <= self._max_body:
+            data = raw.read(self._max_body + 1 - len(received), decode_content=False)
+            if not data:
+                return True
+            received += data
+            if raw.length_remaining == 0:
+                return len(received) <= self._max_body
+        del received[self._max_body :]
+        return False
+
+
+def endpoint(base_url: str, app_id: str) -> str:
+    """The address that takes the messages of an app.
+
+    Args:
+      base_url: ``https://partner.gupshup.io``, or the app's own; a path before ``/partner`` is kept.
+      app_id: Gupshup's id of the app; whatever an address cannot hold is quoted.
+
+    Raises:
+      SettingsError: ``base_url`` is not the beginning of an http address, or the id is empty.
+
+    Source: Gupshup partner docs, V3 message pages; read 2026-11-21.
+    """
+    try:
+        parts = urlsplit(base_url)
+        named = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        named = False
+    if (
+        not named
+        or parts.scheme not in ("http", "https")
+        or parts.username is not None
+        or parts.query
+        or parts.fragment
+        or not base_url.isprintable()
+        or " " in base_url
+    ):
+        raise SettingsError(
+            "The base URL must look like https://partner.gupshup.io, without user, query or fragment. "
+            "Check DISPARO_BASE_URL or the app's base URL."
+        )
+    if app_id.strip(".") == "":
+        raise SettingsError("The app has no id. Give it the app id of the Gupshup partner portal.")
+    return f"{base_url.rstrip('/')}/partner/app/{quote(app_id, safe='')}/v3/message"
+
+
+def _broken(err: Exception, response: requests.Response | None, body: bytes, token: str) -> Answer:
+    """The answer of an exchange that ended with ``err``."""
+    bottom: BaseException = err
+    while (below := bottom.__cause__ or bottom.__context__) is not None:
+        bottom = below
+    detail = _words(bottom).replace(token, "[token]")
+    if not _exchange.written:
+        failure = Failure.NOT_CONNECTED
+    elif isinstance(bottom, TimeoutError) or time.monotonic() >= _exchange.ends_at:
+        failure, detail = Failure.DEADLINE, "no complete answer within the deadline"
+    else:
+        failure = Failure.NO_ANSWER if response is None else Failure.CUT_ANSWER
+    if response is None:
+        return Answer(None, {}, b"", failure, detail)
+    return Answer(response.status_code, response.headers, _without(body, token), failure, detail)
+
+
+def _words(err: BaseException) -> str:
+    if isinstance(err, ssl.SSLCertVerificationError):
+        return f"the certificate is not trusted: {err.verify_message}"
+    if isinstance(err, socket.gaierror):
+        return f"the host name cannot be resolved: {err.strerror}"
+    if isinstance(err, TimeoutError):
+        return "the connection timed out"
+    if isinstance(err, OSError):
+        return err.strerror or str(err) or type(err).__name__
+    return f"{type(err).__name__}: {err}"
+
+
+def _without(body: bytes, token: str) -> bytes:
+    """``body`` without the token, should a server repeat it."""
+    secret = token.encode()
+    return body.replace(secret, b"[token]") if secret in body else body
+
+
+def _check_token(token: str) -> None:
+    if not _TOKEN.fullmatch(token):
+        raise SettingsError(
+            "The app's token is empty or holds a line break, a space at an end or a character that a header "
+            "cannot hold. Copy it again from the Gupshup partner portal into DISPARO_TOKEN_… or its _FILE."
+        )
+
+
+def _check_proxy(proxy: str) -> None:
+    try:
+        parts = urlsplit(proxy)
+        good = parts.scheme in _PROXY_SCHEMES and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        good = False
+    if not good or not proxy.isprintable():
+        raise SettingsError("DISPARO_PROXY must look like http://proxy.example:3128 (http or https).")
+
+
+def _tls_context(ca_bundle: str | None) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.sslsocket_class = _TLSSocket
+    try:
+        if ca_bundle is None:
+            context.load_verify_locations(DEFAULT_CA_BUNDLE_PATH)
+        elif os.path.isdir(ca_bundle):  # noqa: PTH112 - a setting, compared only
+            context.load_verify_locations(capath=ca_bundle)
+        else:
+            context.load_verify_locations(ca_bundle)
+    except OSError as err:  # SSLError is one
+        raise SettingsError(
+            f"The certificates in {ca_bundle or DEFAULT_CA_BUNDLE_PATH!r} cannot be read: "
+            f"{err.strerror or err}. DISPARO_CA_BUNDLE must name a PEM file or a folder of them."
+        ) from err
+    return context

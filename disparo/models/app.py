@@ -1,0 +1,59 @@
+"""Senders, and what holds them."""
+
+from sqlalchemy import CheckConstraint, ForeignKey, Index, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from disparo.db import Base, BigId, BinaryJSON, CreatedAt, Instant
+
+
+class App(Base):
+    """A sender: one WhatsApp number at the provider, under a name of our own."""
+
+    __tablename__ = "apps"
+    __table_args__ = (CheckConstraint("rate > 0", name="rate"),)
+
+    id: Mapped[BigId]
+    name: Mapped[str] = mapped_column(unique=True)
+    #: The provider's id of the app: the APP_ID of the endpoint's path.
+    gs_app_id: Mapped[str]
+    #: Requests per second over all workers.
+    rate: Mapped[float]
+    #: The provider's address, where it is not that of the settings.
+    base_url: Mapped[str | None]
+    #: Lane → when it may send (`disparo.windows`); a lane left out sends always.
+    windows: Mapped[BinaryJSON] = mapped_column(server_default=text("'{}'"))
+    #: Grows with each resume; a fault of a request that started before the last one stops nothing.
+    epoch: Mapped[int] = mapped_column(server_default=text("0"))
+    created_at: Mapped[CreatedAt]
+    updated_at: Mapped[CreatedAt]
+
+
+class Stop(Base):
+    """Why an app, one of its lanes or one of its templates may not send; in force until ``ended_at``."""
+
+    __tablename__ = "stops"
+    __table_args__ = (
+        CheckConstraint("scope IN ('app', 'lane', 'template')", name="scope"),
+        Index(
+            "uq_stops_in_force",
+            "app_id",
+            "scope",
+            "key",
+            unique=True,
+            postgresql_where=text("ended_at IS NULL"),
+        ),
+    )
+
+    id: Mapped[BigId]
+    app_id: Mapped[int] = mapped_column(ForeignKey("apps.id"))
+    scope: Mapped[str]
+    #: The lane, or the template as ``name/language``; empty for the whole app.
+    key: Mapped[str] = mapped_column(server_default=text("''"))
+    #: Stable code of the fault, or ``operator``.
+    code: Mapped[str]
+    reason: Mapped[str]
+    hint: Mapped[str] = mapped_column(server_default=text("''"))
+    #: The message whose refusal tripped it.
+    message_id: Mapped[int | None]
+    since: Mapped[CreatedAt]
+    ended_at: Mapped[Instant | None]

@@ -1,0 +1,55 @@
+"""The installation itself: who it is, who did what, and which workers live."""
+
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import BigInteger, CheckConstraint, Index, text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Mapped, mapped_column
+
+from disparo.db import Base, BigId, CreatedAt, Instant
+
+
+class Installation(Base):
+    """One row: which installation this database belongs to, and how far it has sent."""
+
+    __tablename__ = "installation"
+    __table_args__ = (CheckConstraint("singleton", name="singleton"),)
+
+    singleton: Mapped[bool] = mapped_column(primary_key=True, server_default=text("true"))
+    id: Mapped[UUID] = mapped_column(server_default=text("gen_random_uuid()"))
+    #: Grows while sending; mirrored outside the database, it tells a restored backup from the present.
+    send_epoch: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
+    created_at: Mapped[CreatedAt]
+
+
+class Action(Base):
+    """Who did what, when and why."""
+
+    __tablename__ = "actions"
+    __table_args__ = (Index("ix_actions_subject", "subject", "at"),)
+
+    id: Mapped[BigId]
+    at: Mapped[CreatedAt]
+    #: The OS user, an API key's name, or ``disparo`` itself.
+    actor: Mapped[str]
+    #: launch, pause, resume, cancel, …
+    verb: Mapped[str]
+    #: ``app:loja``, ``campaign:black-friday``.
+    subject: Mapped[str]
+    why: Mapped[str | None]
+    details: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
+
+
+class Worker(Base):
+    """A process that sends; alive while ``seen_at`` moves."""
+
+    __tablename__ = "workers"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    host: Mapped[str]
+    pid: Mapped[int]
+    version: Mapped[str]
+    queues: Mapped[str]
+    started_at: Mapped[CreatedAt]
+    seen_at: Mapped[Instant]

@@ -1,0 +1,41 @@
+-- Permits of one app, spaced so that no second holds more than the rate.
+--
+-- Generic cell rate algorithm (ITU-T I.371) with no burst: each permit is an instant, and the next one is
+-- 1/rate later. Times are microseconds of this server's clock, so that all workers agree.
+--
+-- KEYS[1]  the next free instant of the app
+-- KEYS[2]  the stop of the app, if one is in force
+-- ARGV[1]  permits wanted, 1 to 500
+-- ARGV[2]  microseconds between two permits, a decimal number
+-- ARGV[3]  horizon: no permit later than this many microseconds from now
+--
+-- Returns {0, now, first, n} with n >= 1 permits at first, first + interval, …;
+--         {1, now, next} when none is free within the horizon; {2, now, stop} while stopped.
+local stop = redis.call('GET', KEYS[2])
+local clock = redis.call('TIME')
+local now = clock[1] * 1000000 + clock[2]
+if stop then
+  return {2, string.format('%.0f', now), stop}
+end
+
+local wanted, interval, horizon = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local free = redis.call('GET', KEYS[1])
+if free then
+  free = tonumber(free)
+else
+  -- Redis is new or was emptied: permits granted before may lie ahead of us by the horizon at most, and
+  -- the next one is an interval later (a second is enough: the rate is per second).
+  free = now + horizon + math.min(interval, 1000000)
+end
+-- What was not used is gone: catching up would be a burst.
+if free < now then
+  free = now
+end
+local latest = now + horizon
+if free > latest then
+  redis.call('SET', KEYS[1], string.format('%.3f', free))
+  return {1, string.format('%.0f', now), string.format('%.3f', free)}
+end
+local n = math.min(wanted, math.floor((latest - free) / interval) + 1)
+redis.call('SET', KEYS[1], string.format('%.3f', free + n * interval))
+return {0, string.format('%.0f', now), string.format('%.3f', free), n}

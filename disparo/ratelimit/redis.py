@@ -1,0 +1,123 @@
+"""The rate limiter that all workers share: one script call for several permits, timed by the Redis clock."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+from redis.retry import Retry
+
+from disparo.errors import RedisUnavailable
+from disparo.ratelimit import Permits, Stopped, Wait
+
+_SCRIPT = (Path(__file__).parent / "gcra.lua").read_text(encoding="utf-8")
+_COOL_DOWN = """
+local clock = redis.call('TIME')
+local free = clock[1] * 1000000 + clock[2] + tonumber(ARGV[1])
+if free > tonumber(redis.call('GET', KEYS[1]) or 0) then
+  redis.call('SET', KEYS[1], string.format('%.3f', free))
+end
+"""
+#: Present while Redis still holds what Disparo put there; missing once it was emptied.
+_EPOCH = "disparo:epoch"
+
+
+def connect(redis_url: str, *, max_connections: int = 16) -> Redis:
+    """A client with bounded connections and waits; nothing is opened yet."""
+    return Redis.from_url(
+        redis_url,
+        socket_timeout=5,
+        socket_connect_timeout=5,
+        health_check_interval=10,
+        max_connections=max_connections,
+        # A permit call that is repeated would reserve twice; the caller asks again by itself.
+        retry=Retry(NoBackoff(), 0),
+    )
+
+
+class RedisRateLimiter:
+    """`disparo.ratelimit.RateLimiter` on Redis, and the stops that its permit call hands out.
+
+    What was granted but never used is lost; nothing is granted twice. After Redis was emptied it grants
+    nothing for one horizon.
+    """
+
+    def __init__(self, client: Redis) -> None:
+        self._redis = client
+        self._script = client.register_script(_SCRIPT)
+        self._cool_down = client.register_script(_COOL_DOWN)
+
+    def acquire(
+        self, app_id: int, permits: int, rate: float, horizon_seconds: float
+    ) -> Permits | Wait | Stopped:
+        """See `disparo.ratelimit.RateLimiter.acquire`."""
+        interval = 1_000_000 / rate
+        try:
+            kind, now, first, *n = self._script(
+                keys=[_key(app_id, "free"), _key(app_id, "stop")],
+                args=[permits, repr(interval), round(horizon_seconds * 1_000_000)],
+            )
+        except RedisError as err:
+            raise unavailable(err) from err
+        if kind == 2:
+            return Stopped(first.decode())
+        ahead = max(0.0, (float(first) - float(now)) / 1_000_000)
+        if kind == 1:
+            return Wait(max(0.001, ahead - horizon_seconds))
+        return Permits(int(n[0]), ahead, interval / 1_000_000)
+
+    def stop(self, app_id: int, reason: str) -> None:
+        """Hand ``reason`` to every worker that asks for permits of the app from now on."""
+        self._do("set", _key(app_id, "stop"), reason)
+
+    def resume(self, app_id: int) -> None:
+        """Grant permits of the app again."""
+        self._do("delete", _key(app_id, "stop"))
+
+    def publish_stops(self, reasons: Mapping[int, str | None]) -> None:
+        """Make Redis say what the table says: the reason of each app's stop, or None where it may send."""
+        if not reasons:
+            return
+        try:
+            with self._redis.pipeline(transaction=False) as pipe:
+                for app_id, reason in reasons.items():
+                    if reason is None:
+                        pipe.delete(_key(app_id, "stop"))
+                    else:
+                        pipe.set(_key(app_id, "stop"), reason)
+                pipe.execute()
+        except RedisError as err:
+            raise unavailable(err) from err
+
+    def cool_down(self, app_id: int, seconds: float) -> None:
+        """Grant no permit of the app before ``seconds`` from now."""
+        try:
+            self._cool_down(keys=[_key(app_id, "free")], args=[round(seconds * 1_000_000)])
+        except RedisError as err:
+            raise unavailable(err) from err
+
+    def was_emptied(self) -> bool:
+        """Whether Redis has lost what Disparo put there; `mark` ends that."""
+        return not self._do("exists", _EPOCH)
+
+    def mark(self) -> None:
+        """What was lost has been given out again."""
+        self._do("set", _EPOCH, "1")
+
+    def _do(self, command: str, *args: object, **options: object) -> object:
+        try:
+            return getattr(self._redis, command)(*args, **options)
+        except RedisError as err:
+            raise unavailable(err) from err
+
+
+def unavailable(err: Exception) -> RedisUnavailable:
+    """The sentence for a Redis that does not answer."""
+    return RedisUnavailable(
+        f"Redis does not answer ({type(err).__name__}). Check DISPARO_REDIS_URL and that the server runs"
+    )
+
+
+def _key(app_id: int, what: str) -> str:
+    return f"disparo:app:{app_id}:{what}"

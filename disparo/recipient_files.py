@@ -1,0 +1,784 @@
+"""Recipient lists as people have them: CSV and JSONL files read row by row, and the rejects beside them.
+
+``open_rows`` looks at the whole file once (encoding, delimiter, header, digest) and refuses what is no
+recipient list in one sentence; ``RecipientFile.rows`` then streams the rows with flat memory. A row that
+cannot be read is data, not an error: it carries a ``fault`` and the rows after it go on. What cells mean
+(phones, amounts, dates) is for others to say: here they are text, exactly as in the file.
+"""
+
+import codecs
+import csv
+import hashlib
+import itertools
+import json
+import os
+import re
+import stat
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, NamedTuple, Self
+
+from disparo.errors import InputError
+
+#: Characters of one cell, and of one line of JSONL; a longer one is a fault of its row.
+MAX_CELL = 1_000_000
+
+#: Headers by which the recipient's number is known when nothing maps to ``to``, as plain names.
+USUAL_NAMES = frozenset({
+    "cel", "cell", "cellphone", "celular", "fone", "mobile", "mobile_number", "mobile_phone",
+    "n_celular", "n_telefone", "numero", "numero_celular", "numero_de_celular", "numero_de_telefone",
+    "numero_de_whatsapp", "numero_do_celular", "numero_do_telefone", "numero_do_whatsapp",
+    "numero_telefone", "numero_whatsapp", "phone", "phone_number", "tel", "telefone",
+    "telefone_celular", "telefone_com_ddd", "telefone_whatsapp", "wa", "whats", "whatsapp",
+    "whatsapp_number", "wpp",
+})  # fmt: skip
+
+#: The columns that a rejects file has before those of its source.
+REJECT_COLUMNS = ("line", "reason", "explanation")
+
+_CHUNK = 1 << 20
+_LONGEST_LINE_CHUNKS = 8
+_SAMPLE_CHARS = 1 << 18
+_SAMPLE_RECORDS = 200
+_MAX_COLUMNS = 2_000
+_DELIMITERS = (";", "\t", ",")
+_JSONL_SUFFIXES = (".jsonl", ".ndjson")
+_LIST_SUFFIXES = (".csv", ".tsv", ".txt", ".xlsx", *_JSONL_SUFFIXES)
+_SEPARATOR_LINE = re.compile(r'"?sep=(.)"?[\s,;]*', re.IGNORECASE)
+# What a template cannot use as a name of its own.
+_TEMPLATE_WORDS = frozenset({
+    "and", "elif", "else", "false", "for", "if", "in", "is", "none", "not", "or", "recursive", "true",
+})  # fmt: skip
+
+# Half of a surrogate pair, or NUL: PostgreSQL stores neither.
+_NO_TEXT = re.compile("[\0\ud800-\udfff]")
+
+_ABOVE_ASCII = re.compile(rb"[\x80-\xff]+")
+_WELL_FORMED_UTF_8 = re.compile(
+    rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}"
+)
+_UNDEFINED_IN_CP1252 = re.compile(rb"[\x81\x8d\x8f\x90\x9d]")
+
+# How the content of a file that is no text begins, and what people call it.
+_SIGNATURES = (
+    (b"PK\x03\x04", "an Excel workbook (or another zip file)"),
+    (b"\xd0\xcf\x11\xe0", "an old Excel workbook"),
+    (b"%PDF", "a PDF document"),
+    (b"\x1f\x8b", "a compressed file"),
+)
+_SAVE_AS_CSV = (
+    "Recipients are read from CSV or JSONL; workbooks will come later. Open it in Excel, choose "
+    "'Save as' and 'CSV UTF-8 (comma delimited)', and give that file."
+)
+
+
+class Row(NamedTuple):
+    """One record of a recipient list.
+
+    ``fault`` says in a sentence why the row cannot be used; ``values`` is empty then.
+    """
+
+    line: int  #: physical line of the file on which the record begins, from 1
+    values: dict[str, str]  #: cell by column name
+    raw: list[str]  #: the cells as in the file, in the order of the header
+    fault: str | None
+
+
+def digest(path: Path) -> str:
+    """Give the SHA-256 of the file's bytes, in hexadecimal.
+
+    Raises:
+      InputError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as err:
+        raise _unreadable(path, err) from err
+
+
+def plain_name(header: str) -> str:
+    """Give the header as a name that templates can use: ``Valor (R$)`` becomes ``valor_r``.
+
+    Lower case, without accents, words joined by one underscore. Empty when nothing is left.
+    """
+    folded = unicodedata.normalize("NFKD", header.casefold())
+    bare = "".join(char for char in folded if not unicodedata.combining(char))
+    name = re.sub(r"[^a-z0-9]+", "_", bare).strip("_")
+    if name[:1].isdigit():
+        return f"col_{name}"
+    return f"{name}_" if name in _TEMPLATE_WORDS else name
+
+
+@dataclass(frozen=True, slots=True)
+class RecipientFile:
+    """A recipient list whose form is known and whose rows can be streamed, any number of times."""
+
+    path: Path
+    original_header: list[str]  #: headers as in the file (JSONL: each key that any line has)
+    header: list[str]  #: the same as plain names, each once
+    columns: list[str]  #: names in ``Row.values``: mapped ones under our name, the others as in ``header``
+    delimiter: str  #: of CSV; a comma for JSONL, whose rejects are written as CSV
+    encoding: str  #: ``utf-8-sig``, ``cp1252`` or ``utf-16``
+    digest: str  #: SHA-256 of the file, hexadecimal
+    _cells: list[tuple[str, int]] = field(repr=False)  # name in values, position in the record
+    _start_line: int = field(repr=False)
+    _header_line: int = field(repr=False)  # physical line after the header; 1 for JSONL
+    _has_nul: bool = field(repr=False)
+    _is_jsonl: bool = field(repr=False)
+    _is_rejects: bool = field(repr=False)
+    _identity: tuple[int, int, int] = field(repr=False)
+
+    def rows(self) -> Iterator[Row]:
+        """Stream the rows in the order of the file, the faulty ones among them.
+
+        Blank lines and lines of nothing but delimiters are left out.
+
+        Raises:
+          InputError: the file was changed or removed since it was opened. Rows were given already:
+            whoever stored them has to drop them or to ask.
+        """
+        try:
+            with self.path.open(encoding=self.encoding, newline="") as stream:
+                self._check_unchanged(stream)
+                yield from self._jsonl_rows(stream) if self._is_jsonl else self._csv_rows(stream)
+                self._check_unchanged(stream)
+        except OSError as err:
+            raise _unreadable(self.path, err) from err
+        except UnicodeDecodeError as err:
+            raise self._changed() from err
+
+    def _check_unchanged(self, stream: IO[str]) -> None:
+        if _identity(os.fstat(stream.fileno())) != self._identity:
+            raise self._changed()
+
+    def _changed(self) -> InputError:
+        return InputError(f"{self.path} was changed while it was read. Run the same command again.")
+
+    def _csv_rows(self, stream: IO[str]) -> Iterator[Row]:
+        for _ in range(1, self._header_line):
+            stream.readline()
+        skipped = len(REJECT_COLUMNS) if self._is_rejects else 0
+        width = len(self.original_header)
+        names = [name for name, _ in self._cells]
+        positions = [position for _, position in self._cells]
+        in_order = positions == list(range(width))
+        start_line, has_nul = self._start_line, self._has_nul
+        for line, record, broken in _records(stream, self.delimiter, self._header_line):
+            if line < start_line:
+                continue
+            if broken is not None:
+                yield Row(line, {}, record, broken)
+                continue
+            cells = [_without_guard(cell) for cell in record[skipped:]] if skipped else record
+            if not any(cells):
+                continue
+            if len(cells) != width:
+                # Spreadsheets leave empty cells behind at the end of rows.
+                if not any(cell.strip() for cell in cells):
+                    continue
+                while len(cells) > width and not cells[-1].strip():
+                    cells.pop()
+                if len(cells) != width:
+                    yield Row(line, {}, cells, _wrong_width(len(cells), width))
+                    continue
+            if has_nul and any("\0" in cell for cell in cells):
+                yield Row(line, {}, cells, "A cell holds a NUL byte. Type its text anew.")
+            elif in_order:
+                yield Row(line, dict(zip(names, cells, strict=True)), cells, None)
+            else:
+                yield Row(line, {name: cells[position] for name, position in self._cells}, cells, None)
+
+    def _jsonl_rows(self, stream: IO[str]) -> Iterator[Row]:
+        for number, text in enumerate(stream, 1):
+            if number < self._start_line or not text.strip():
+                continue
+            found = _read_object(text)
+            if isinstance(found, str):
+                yield Row(number, {}, [text.strip()[:MAX_CELL]], found)
+                continue
+            raw = [found.get(key, "") for key in self.original_header]
+            yield Row(number, {name: raw[position] for name, position in self._cells}, raw, None)
+
+
+def open_rows(path: Path, columns: Mapping[str, str], *, start_line: int = 0) -> RecipientFile:
+    """Look at a recipient list and hand it back ready to be streamed.
+
+    CSV with commas, semicolons or tabs (a first line ``sep=;`` decides, otherwise the first rows do), or
+    JSONL for ``.jsonl`` and ``.ndjson``. UTF-8 with or without BOM, Windows-1252, or UTF-16 with BOM; the
+    encoding is decided on all bytes of the file. A rejects file of ours is read like its source.
+
+    Reads the file three times at most (digest, encoding, and for JSONL its keys), in pieces. Sets the
+    ``csv`` module's field size limit, which is one for the process, to ``MAX_CELL``.
+
+    Args:
+      path: A regular file.
+      columns: Our name → the file's header, exactly or as its plain name: ``{"to": "Celular"}``. Without
+        one for ``to``, usual headers such as Celular, Telefone or WhatsApp are recognised.
+      start_line: Rows that begin on an earlier physical line are passed over; give the ``line`` of the
+        last row that was stored, plus one, to go on there.
+
+    Raises:
+      InputError: the file is none that recipients can be read from, or a column is missing or ambiguous.
+    """
+    identity = _regular_file(path)
+    try:
+        encoding, has_nul = _scan(path)
+        is_jsonl = path.suffix.lower() in _JSONL_SUFFIXES
+        layout = _jsonl_layout(path, encoding) if is_jsonl else _csv_layout(path, encoding, columns)
+    except OSError as err:
+        raise _unreadable(path, err) from err
+    is_rejects = not is_jsonl and tuple(layout.header[:3]) == REJECT_COLUMNS and len(layout.header) > 3
+    original = [_without_guard(text) for text in layout.header[3:]] if is_rejects else layout.header
+    if len(original) > _MAX_COLUMNS:
+        raise InputError(f"{path} has {len(original):,} columns; at most {_MAX_COLUMNS:,} are read.")
+    header = _plain_header(original)
+    cells = _name_cells(path, original, header, columns)
+    return RecipientFile(
+        path=path,
+        original_header=original,
+        header=header,
+        columns=[name for name, _ in cells],
+        delimiter=layout.delimiter,
+        encoding=encoding,
+        digest=digest(path),
+        _cells=cells,
+        _start_line=start_line,
+        _header_line=layout.first_row_line,
+        _has_nul=has_nul,
+        _is_jsonl=is_jsonl,
+        _is_rejects=is_rejects,
+        _identity=identity,
+    )
+
+
+class _Layout(NamedTuple):
+    header: list[str]
+    delimiter: str
+    first_row_line: int
+
+
+# --- The file as bytes -------------------------------------------------------------------------------
+
+
+def _regular_file(path: Path) -> tuple[int, int, int]:
+    try:
+        found = path.stat()
+    except OSError as err:
+        raise _unreadable(path, err) from err
+    if stat.S_ISDIR(found.st_mode):
+        raise InputError(f"{path} is a folder. Give the recipient list itself, a CSV or JSONL file.")
+    if not stat.S_ISREG(found.st_mode):
+        raise InputError(
+            f"{path} is not a regular file. Save the recipient list to a file first and give that."
+        )
+    if found.st_size == 0:
+        raise InputError(f"{path} is empty. Its first line has to name the columns, such as 'to;first_name'.")
+    if path.suffix.lower() in {".xlsx", ".xls", ".ods"}:
+        raise InputError(f"{path} is a spreadsheet. {_SAVE_AS_CSV}")
+    return _identity(found)
+
+
+def _identity(found: os.stat_result) -> tuple[int, int, int]:
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _unreadable(path: Path, err: OSError) -> InputError:
+    if isinstance(err, FileNotFoundError):
+        return InputError(f"{path} does not exist. Check the name and the folder.")
+    if isinstance(err, PermissionError):
+        return InputError(f"{path} may not be read by this user. Change its permissions or its owner.")
+    return InputError(f"{path} cannot be read: {(err.strerror or 'unknown error').lower()}.")
+
+
+def _scan(path: Path) -> tuple[str, bool]:
+    """Give the file's encoding and whether NUL bytes are in it, from all its bytes."""
+    with path.open("rb") as stream:
+        start = stream.read(4)
+        for signature, name in _SIGNATURES:
+            if start.startswith(signature):
+                advice = (
+                    _SAVE_AS_CSV if "Excel" in name else "Give the recipient list itself, as CSV or JSONL."
+                )
+                raise InputError(f"{path} holds {name}, not text. {advice}")
+        stream.seek(0)
+        if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            encoding = "utf-16"
+        else:
+            encoding = "utf-8-sig" if start.startswith(codecs.BOM_UTF8) else "utf-8"
+        decoder = codecs.getincrementaldecoder(encoding)()
+        has_nul, unbroken, lines, broken_line = False, 0, 1, 0
+        for chunk in iter(lambda: stream.read(_CHUNK), b""):
+            unbroken = 0 if b"\n" in chunk or b"\r" in chunk else unbroken + 1
+            if unbroken >= _LONGEST_LINE_CHUNKS:
+                raise InputError(
+                    f"{path} has a line of more than {_LONGEST_LINE_CHUNKS - 1} MB: it is no recipient list, "
+                    "or one without line ends. Save it again as CSV."
+                )
+            if broken_line == 0:
+                try:
+                    text = decoder.decode(chunk)
+                except UnicodeDecodeError as err:
+                    broken_line = lines + err.object[: err.start].count(b"\n")
+                else:
+                    has_nul = has_nul or "\0" in text
+            lines += chunk.count(b"\n")
+            has_nul = has_nul or (encoding != "utf-16" and b"\0" in chunk)
+        if broken_line == 0:
+            try:
+                decoder.decode(b"", final=True)
+            except UnicodeDecodeError:
+                broken_line = lines
+    if broken_line == 0:
+        # Reads a file without a BOM alike; one name for both.
+        return ("utf-16" if encoding == "utf-16" else "utf-8-sig"), has_nul
+    if encoding == "utf-16":
+        raise InputError(f"{path} begins like UTF-16 but is damaged. Save it again as 'CSV UTF-8'.")
+    _check_cp1252(path, broken_line)
+    return "cp1252", has_nul
+
+
+def _check_cp1252(path: Path, broken_line: int) -> None:
+    """Refuse a file that is neither UTF-8 nor Windows-1252, or a mixture of both.
+
+    A file of mostly well-formed UTF-8 with a broken byte, such as one that was cut or put together from
+    two, would be valid Windows-1252 too, and every name with an accent would go out wrong.
+    """
+    well_formed = others = 0
+    line, undefined_line = 1, 0
+    with path.open("rb") as stream:
+        for chunk in iter(lambda: stream.read(_CHUNK), b""):
+            # Runs of bytes above ASCII, apart: searching them alone is four times as fast.
+            runs = b" ".join(_ABOVE_ASCII.findall(chunk))
+            well_formed += len(_WELL_FORMED_UTF_8.findall(runs))
+            others += len(_WELL_FORMED_UTF_8.sub(b"", runs).replace(b" ", b""))
+            if undefined_line == 0 and (match := _UNDEFINED_IN_CP1252.search(chunk)):
+                undefined_line = line + chunk[: match.start()].count(b"\n")
+            line += chunk.count(b"\n")
+    # By accident, Windows-1252 text holds a well-formed sequence once in a great many accents.
+    if well_formed and well_formed >= others:
+        raise InputError(
+            f"{path} is UTF-8 but for line {broken_line}, which holds bytes of another encoding, or is cut. "
+            "Repair that line, or save the file again as 'CSV UTF-8'."
+        )
+    if undefined_line:
+        raise InputError(
+            f"{path}, line {undefined_line}: the text is neither UTF-8 nor Windows-1252. "
+            "Save the file again as 'CSV UTF-8'."
+        )
+
+
+# --- CSV ---------------------------------------------------------------------------------------------
+
+
+def _records(
+    lines: Iterable[str], delimiter: str, first_line: int
+) -> Iterator[tuple[int, list[str], str | None]]:
+    """Stream (physical line, cells, why it is broken) of each record; a broken one has its text as one cell.
+
+    A quote that is never closed costs its own line only: the lines that it swallowed are read again.
+    """
+    csv.field_size_limit(MAX_CELL)
+    pending: list[str] = []
+
+    def remembered(source: Iterable[str]) -> Iterator[str]:
+        for text in source:
+            pending.append(text)
+            yield text
+
+    source, line = iter(lines), first_line
+    while True:
+        try:
+            for cells in csv.reader(remembered(source), delimiter=delimiter, strict=True):
+                yield line, cells, None
+                line += len(pending)
+                pending.clear()
+        except csv.Error as err:
+            text = str(err)
+        else:
+            return
+        if "field larger" in text or "unexpected end" in text:
+            if len(pending) > 1:
+                fault = 'A quote (") is opened and not closed. Close it, or double it inside quotes.'
+                source = itertools.chain(pending[1:], source)
+            elif "field larger" in text:
+                fault = f"A cell has more than {MAX_CELL:,} characters."
+            else:
+                fault = 'A quote (") is opened and not closed. Close it, or double it inside quotes.'
+            taken = 1
+        else:
+            taken = len(pending)
+            fault = 'A quote (") stands inside a quoted cell. Double it there, or close the cell before.'
+            if taken > 1:
+                fault += f" The cell began lines before: this record goes to line {line + taken - 1}."
+        yield line, ["".join(pending[:taken]).rstrip("\r\n")], fault
+        line += taken
+        pending = []
+
+
+def _csv_layout(path: Path, encoding: str, columns: Mapping[str, str]) -> _Layout:
+    with path.open(encoding=encoding, newline="") as stream:
+        sample = stream.readlines(_SAMPLE_CHARS)
+        is_whole = not stream.read(1)
+    blank = 0
+    while blank < len(sample) and not sample[blank].strip():
+        blank += 1
+    delimiters: Sequence[str] = _DELIMITERS
+    if blank < len(sample) and (match := _SEPARATOR_LINE.fullmatch(sample[blank].rstrip("\r\n"))):
+        if match[1] not in (*_DELIMITERS, "|"):
+            raise InputError(
+                f"{path}, line {blank + 1}: '{match[1]}' is no delimiter. Use a comma or a semicolon."
+            )
+        delimiters, blank = (match[1],), blank + 1
+    if not "".join(sample[blank:]).strip():
+        raise InputError(
+            f"{path} has no text in it. Its first line has to name the columns, such as 'to;first_name'."
+        )
+    _check_text(path, sample[blank:])
+    layouts = [
+        _try_delimiter(path, sample[blank:], blank + 1, delimiter, columns) for delimiter in delimiters
+    ]
+    readings = [reading for reading in layouts if reading is not None]
+    if not readings:
+        raise InputError(f"{path}, line {blank + 1}: the header cannot be read, a quote in it is not closed.")
+    best = max(readings, key=lambda reading: reading.rank)
+    if is_whole and best.records == 0:
+        raise InputError(f"{path} has a header but no rows. Put one recipient on each line below it.")
+    return best.layout
+
+
+def _check_text(path: Path, lines: Sequence[str]) -> None:
+    first = next(text for text in lines if text.strip())
+    if "\0" in first:
+        raise InputError(
+            f"{path} is not text, or text in UTF-16 without its mark. Save it again as 'CSV UTF-8'."
+        )
+    start = first.lstrip()
+    if start.startswith("{"):
+        raise InputError(f"{path} holds JSON. One object per line is read from a file named .jsonl.")
+    if start.startswith("["):
+        raise InputError(f"{path} holds a JSON array. Write one object per line into a file named .jsonl.")
+    if start.startswith("<"):
+        raise InputError(f"{path} holds a web page or XML, not CSV. {_SAVE_AS_CSV}")
+
+
+class _Reading(NamedTuple):
+    """The sample as one delimiter shows it; the greatest ``rank`` is the most plausible."""
+
+    rank: tuple[bool, bool, float, int]
+    layout: _Layout
+    records: int
+
+
+def _try_delimiter(
+    path: Path, sample: Sequence[str], first_line: int, delimiter: str, columns: Mapping[str, str]
+) -> _Reading | None:
+    records = list(itertools.islice(_records(sample, delimiter, first_line), _SAMPLE_RECORDS))
+    start = next((index for index, (_, cells, _) in enumerate(records) if any(map(str.strip, cells))), None)
+    if start is None or records[start][2] is not None:
+        return None
+    header = [cell.strip() for cell in records[start][1]]
+    while not header[-1]:
+        header.pop()
+    # The sample may end within a record, which then looks broken: the fit only weighs delimiters.
+    rows = [cells for _, cells, _ in records[start + 1 :] if any(map(str.strip, cells))]
+    fit = sum(len(cells) >= len(header) for cells in rows) / len(rows) if rows else 1.0
+    after = records[start + 1][0] if start + 1 < len(records) else first_line + len(sample)
+    try:
+        body = header[3:] if tuple(header[:3]) == REJECT_COLUMNS else header
+        _name_cells(path, body, _plain_header(body), columns)
+    except InputError:
+        is_known = False
+    else:
+        is_known = True
+    # Names that are recognised prove a delimiter; otherwise the one that cuts all rows alike.
+    return _Reading(
+        (is_known, len(header) > 1, fit, len(header)), _Layout(header, delimiter, after), len(rows)
+    )
+
+
+def _wrong_width(found: int, width: int) -> str:
+    cells = "1 cell" if found == 1 else f"{found} cells"
+    if found > width:
+        return f"The row has {cells}, the header {width}. Put a cell that holds the delimiter into quotes."
+    return f"The row has {cells}, the header {width}. Add the missing ones, empty if need be."
+
+
+# --- JSONL -------------------------------------------------------------------------------------------
+
+
+def _jsonl_layout(path: Path, encoding: str) -> _Layout:
+    keys: dict[str, None] = {}
+    objects, first_fault = 0, ""
+    with path.open(encoding=encoding, newline="") as stream:
+        for number, text in enumerate(stream, 1):
+            if not text.strip():
+                continue
+            found = _read_object(text)
+            if isinstance(found, str):
+                first_fault = first_fault or f" Line {number}: {found}"
+                continue
+            objects += 1
+            keys.update(dict.fromkeys(found))
+            if len(keys) > _MAX_COLUMNS:
+                raise InputError(
+                    f"{path}, line {number}: there are more than {_MAX_COLUMNS:,} different keys by here. "
+                    "Use the same keys in each line."
+                )
+    if objects == 0:
+        raise InputError(f'{path} has no line that is a JSON object, such as {{"to": "+55…"}}.{first_fault}')
+    return _Layout(list(keys), ",", 1)
+
+
+def _read_object(text: str) -> dict[str, str] | str:
+    """Give the object of one line as text by key, or a sentence that says why not.
+
+    Numbers keep the digits that they are written with: a bar code of 47 digits or ``10.50`` would not
+    survive as a float.
+    """
+    if len(text) > MAX_CELL:
+        return f"The line has more than {MAX_CELL:,} characters."
+    try:
+        found = _OBJECT.decode(text)
+    except json.JSONDecodeError as err:
+        return f"The line is not valid JSON (at character {err.colno}). Write one object per line."
+    except (ValueError, RecursionError):
+        return "The line is not valid JSON: NaN and Infinity are no numbers, and values are not nested."
+    if not isinstance(found, tuple):
+        return 'The line is not a JSON object. Write one object per line, such as {"to": "+55…"}.'
+    values: dict[str, str] = {}
+    for key, value in found:
+        if key in values:
+            return f"The key '{_shown(key)}' stands twice in the object. Keep one."
+        if isinstance(value, str):
+            values[key] = value
+        elif value is None:
+            values[key] = ""
+        elif isinstance(value, bool):
+            values[key] = "true" if value else "false"
+        else:
+            return f"The value of '{_shown(key)}' is nested. Values are text, numbers, true, false or null."
+    if "\\u" in text:
+        everything = "".join(itertools.chain.from_iterable(values.items()))
+        if _NO_TEXT.search(everything):
+            return "The line holds a character that text cannot have (\\u0000 or half of a pair)."
+    return values
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(name)
+
+
+_OBJECT = json.JSONDecoder(
+    parse_int=str, parse_float=str, parse_constant=_refuse_constant, object_pairs_hook=tuple
+)
+
+
+# --- Columns -----------------------------------------------------------------------------------------
+
+
+def _plain_header(original: Sequence[str]) -> list[str]:
+    names: list[str] = []
+    taken: set[str] = set()
+    for position, text in enumerate(original, 1):
+        names.append(_unused(plain_name(text) or f"column_{position}", taken))
+        taken.add(names[-1])
+    return names
+
+
+def _unused(name: str, taken: set[str]) -> str:
+    if name not in taken:
+        return name
+    return next(found for n in itertools.count(2) if (found := f"{name}_{n}") not in taken)
+
+
+def _name_cells(
+    path: Path, original: Sequence[str], header: Sequence[str], columns: Mapping[str, str]
+) -> list[tuple[str, int]]:
+    """Give (name, position) of each value of a row, in the order of the columns."""
+    named: dict[str, int] = {}
+    for name, wanted in columns.items():
+        if not name.isidentifier():
+            raise InputError(
+                f"'{_shown(name)}' under 'columns' is no name. Use letters, digits and underscores."
+            )
+        named[name] = _position(path, original, header, name, wanted)
+    if "to" not in named:
+        named["to"] = _recipient_column(path, original, header, set(named.values()))
+    cells = list(named.items())
+    taken, mapped = set(named), set(named.values())
+    for position, plain in enumerate(header):
+        if position not in mapped:
+            # The mapping has the first right to a name; a column that is called so too gets a number.
+            free = _unused(plain, taken)
+            taken.add(free)
+            cells.append((free, position))
+    return sorted(cells, key=lambda cell: cell[1])
+
+
+def _position(path: Path, original: Sequence[str], header: Sequence[str], name: str, wanted: str) -> int:
+    exact = [position for position, text in enumerate(original) if text == wanted.strip()]
+    if len(exact) == 1:
+        return exact[0]
+    # The second of two columns 'Nome' can be named by its plain name, nome_2.
+    if not exact and wanted.strip() in header:
+        return header.index(wanted.strip())
+    folded = plain_name(wanted)
+    alike = exact or [
+        position for position, text in enumerate(original) if folded and plain_name(text) == folded
+    ]
+    if len(alike) == 1:
+        return alike[0]
+    if alike:
+        choices = " or ".join(header[position] for position in alike)
+        raise InputError(
+            f"{path}: {len(alike)} columns are called '{_shown(wanted)}'. "
+            f"Write {choices} for '{name}' under 'columns'."
+        )
+    _check_not_data(path, original)
+    raise InputError(
+        f"{path} has no column '{_shown(wanted)}', which 'columns' names for '{name}'. "
+        f"Its columns are: {_listed(original)}."
+    )
+
+
+def _recipient_column(path: Path, original: Sequence[str], header: Sequence[str], mapped: set[int]) -> int:
+    if "to" in header and header.index("to") not in mapped:
+        return header.index("to")
+    usual = [n for n, text in enumerate(original) if n not in mapped and plain_name(text) in USUAL_NAMES]
+    if len(usual) == 1:
+        return usual[0]
+    if usual:
+        raise InputError(
+            f"{path} has {len(usual)} columns that may hold the recipient: "
+            f"{_listed([original[n] for n in usual])}. "
+            f"Say which one in the campaign file: columns: {{to: {_shown(original[usual[0]])}}}."
+        )
+    _check_not_data(path, original)
+    raise InputError(
+        f"{path} has no column that is known to hold the recipient's number. "
+        f"Its columns are: {_listed(original)}. "
+        f"Say which one in the campaign file: columns: {{to: {_shown(original[0])}}}."
+    )
+
+
+def _check_not_data(path: Path, original: Sequence[str]) -> None:
+    # Without a header the first line is somebody's row: none of it may be shown.
+    if any(sum(map(str.isdigit, text)) >= 8 for text in original):
+        raise InputError(
+            f"The first line of {path} holds data, not the names of the columns. "
+            "Put a line such as 'to;first_name' before it."
+        )
+
+
+def _shown(text: str) -> str:
+    plain = "".join(char if char.isprintable() else "?" for char in text)
+    return plain if len(plain) <= 40 else f"{plain[:39]}…"
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(_shown(name) or "(empty)" for name in names[:30])
+    return shown if len(names) <= 30 else f"{shown} and {len(names) - 30} more"
+
+
+# --- Rejects -----------------------------------------------------------------------------------------
+
+# Cells that begin so are run as formulas by spreadsheets. OWASP, "CSV Injection" (read 2026).
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
+# Signed numbers and phones: nothing in them can be run.
+_SIGNED_NUMBER = re.compile(r"[+-][\d\s().,/%-]*")
+
+
+def guarded(cell: str) -> str:
+    """Give the cell safe to be opened in a spreadsheet: a formula gets an apostrophe before it.
+
+    ``+5511999990000`` and ``-10,00`` stay as they are.
+    """
+    # One that begins with an apostrophe of its own gets another, of which reading back takes off one.
+    if cell.lstrip("'").startswith(_FORMULA_STARTS) and not _SIGNED_NUMBER.fullmatch(cell):
+        return f"'{cell}"
+    return cell
+
+
+def _without_guard(cell: str) -> str:
+    return cell[1:] if cell[:1] == "'" and cell.lstrip("'").startswith(_FORMULA_STARTS) else cell
+
+
+class RejectsFile:
+    """The rows that were refused, in a CSV beside their source, each with its line and the reason.
+
+    The columns are ``line``, ``reason`` and ``explanation``, then those of the source with its delimiter,
+    in UTF-8 with BOM. Repaired, the file can be launched as it is: ``open_rows`` knows it. It exists
+    from the first reject on, is readable by its owner only, and never replaces an older one.
+
+    Use as a context manager, or call ``close``.
+
+    Attributes:
+      path: Where it was written; None while nothing was refused.
+      count: Rows written.
+    """
+
+    def __init__(self, path: Path, source: RecipientFile) -> None:
+        """Prepare ``NAME.rejects.csv`` for ``path``, which is that name, ``NAME`` or ``NAME.csv``."""
+        name = path.name.removesuffix(".rejects.csv")
+        for suffix in _LIST_SUFFIXES:
+            name = name[: -len(suffix)] if name.lower().endswith(suffix) else name
+        self._base = path.with_name(name)
+        self._source = source
+        self._stream: IO[str] | None = None
+        self._write: Callable[[Iterable[Any]], Any] | None = None
+        self.path: Path | None = None
+        self.count = 0
+
+    def write(self, row: Row, reason: str, explanation: str) -> None:
+        """Add a row with its reason (a stable word) and the sentence that explains it.
+
+        Raises:
+          InputError: the file cannot be made or written.
+        """
+        try:
+            if self._write is None:
+                self._write = self._create()
+            self._write([row.line, reason, *map(guarded, (explanation, *row.raw))])
+        except OSError as err:
+            shown = self.path or self._candidate(1)
+            raise InputError(
+                f"The rejects cannot be written to {shown}: {(err.strerror or 'unknown error').lower()}. "
+                "Make room there, or run the command where its user may write."
+            ) from err
+        self.count += 1
+
+    def close(self) -> None:
+        """Write out what is left; does nothing when nothing was refused."""
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _candidate(self, number: int) -> Path:
+        ending = ".rejects.csv" if number == 1 else f".rejects-{number}.csv"
+        return self._base.with_name(self._base.name + ending)
+
+    def _create(self) -> Callable[[Iterable[Any]], Any]:
+        for number in itertools.count(1):
+            path = self._candidate(number)
+            try:
+                descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            except FileExistsError:
+                continue
+            break
+        self.path = path
+        self._stream = open(descriptor, "w", encoding="utf-8-sig", newline="")  # noqa: PTH123, SIM115 - kept open
+        write = csv.writer(self._stream, delimiter=self._source.delimiter, lineterminator="\r\n").writerow
+        write([*REJECT_COLUMNS, *map(guarded, self._source.original_header)])
+        return write

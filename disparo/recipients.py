@@ -1,0 +1,313 @@
+"""A file of recipients becomes messages, in pages; a page is one transaction.
+
+The process that has the file imports it. A death repeats at most one page, and the unique constraints make
+that harmless: the same command goes on where it stopped.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from itertools import islice
+from typing import Any, NamedTuple
+from zoneinfo import ZoneInfo
+
+import orjson
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from disparo import instants
+from disparo.campaigns import CampaignFile, compile_message
+from disparo.errors import InputError, PayloadError
+from disparo.messages import KEY_LENGTH
+from disparo.models import Campaign, Import
+from disparo.phone import PhoneError, parse
+from disparo.recipient_files import RecipientFile, Row
+from disparo.rendering import Content
+from disparo.whatsapp import payloads
+
+#: Rows of one transaction.
+PAGE_ROWS = 5_000
+#: Columns that are not parameters of the message. ``reference`` is the key of a payment.
+RESERVED = ("to", "key", "not_after")
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """A row that was refused, and why."""
+
+    line: int
+    reason: str
+    explanation: str
+    raw: list[str]
+
+
+class Recipient(NamedTuple):
+    """A row that gives a message; the last four are of charges only."""
+
+    line: int
+    recipient: str
+    recipient_key: str
+    key: str | None
+    dedupe_key: str | None
+    not_after: datetime | None
+    params: str
+    raw: list[str]
+    amount_cents: int | None = None
+    code: str | None = None
+    due_on: date | None = None
+    expires_at: datetime | None = None
+
+
+@dataclass(slots=True)
+class Loaded:
+    """How a page or a file came in."""
+
+    accepted: int = 0
+    rejected: int = 0
+    duplicates: int = 0
+    rejects: list[Reject] = field(default_factory=list)
+
+
+class Reader:
+    """Turns rows of a file into recipients of one campaign, or says why not; pure."""
+
+    def __init__(self, file: CampaignFile, columns: Iterable[str], now: datetime, zone: ZoneInfo) -> None:
+        """Compile the message once.
+
+        Raises:
+          InputError: A placeholder names a column that the file does not have, or a template cannot be read.
+        """
+        self._file, self._now, self._zone = file, now, zone
+        self._message, self._envelope = compile_message(file.message)
+        there = set(columns) | {"to"}
+        required = (self._message.columns - self._message.optional) | (
+            self._envelope.columns - self._envelope.optional
+        )
+        missing = sorted(required - there)
+        if missing:
+            raise InputError(
+                f"the message uses {', '.join('{{ ' + name + ' }}' for name in missing)}, but the recipients have no "
+                f"such column; there are: {', '.join(sorted(there))}"
+            )
+        self._dedupe = file.effective_dedupe
+        # A payment without a key of its own goes by its reference.
+        names = ("key", "reference") if file.lane == "payment" else ("key",)
+        self._key_column = next((name for name in names if name in there), None)
+        if file.dedupe == "key" and self._key_column is None:
+            raise InputError("dedupe: key needs a column `key` in the recipients (map it under `columns:`)")
+
+    def read(self, row: Row) -> Recipient | Reject:
+        """The recipient of a row, rendered and checked once."""
+        if row.fault:
+            return Reject(row.line, "bad_row", row.fault, row.raw)
+        values = row.values
+        try:
+            phone = parse(values.get("to", ""))
+            key = values.get(self._key_column, "").strip() if self._key_column else None
+            if self._key_column and not key and self._dedupe == "key":
+                return Reject(row.line, "no_key", f"the column {self._key_column} is empty", row.raw)
+            if key and (len(key) > KEY_LENGTH or not key.isprintable()):
+                return Reject(
+                    row.line, "bad_key", f"a key has 1 to {KEY_LENGTH} printable characters", row.raw
+                )
+            not_after = self._not_after(values.get("not_after", ""))
+            # Phones go as they will be sent, so that {{ to }} is what the provider sees.
+            params = {name: value for name, value in values.items() if name not in RESERVED} | {
+                "to": phone.digits
+            }
+            self._check(params, phone.digits)
+            packed = orjson.dumps(params).decode()
+        except PhoneError as err:
+            return Reject(row.line, err.reason, str(err), row.raw)
+        except PayloadError as err:
+            return Reject(row.line, "payload", str(err), row.raw)
+        except InputError as err:
+            return Reject(row.line, "bad_value", str(err), row.raw)
+        except (TypeError, ValueError) as err:
+            return Reject(row.line, "bad_value", f"a value cannot be kept: {err}", row.raw)
+        dedupe_key = {"recipient": phone.key, "key": key, "none": None}[self._dedupe]
+        return Recipient(
+            row.line, phone.digits, phone.key, key or None, dedupe_key, not_after, packed, row.raw
+        )
+
+    def _check(self, params: dict[str, Any], to: str) -> None:
+        rendered = self._message.render(params)
+        if not self._file.raw and (faults := payloads.check(rendered)):
+            raise PayloadError(faults)
+        orjson.dumps(payloads.wire(to, rendered, self._envelope.render(params)))
+
+    def _not_after(self, given: str) -> datetime | None:
+        if not given.strip():
+            return None
+        instant = instants.parse_instant(given, self._now, self._zone, end_of_day=True)
+        if instant <= self._now:
+            raise InputError(f"not_after {given} is past")
+        return instant
+
+
+def render(message: Content, envelope: Content, params: dict[str, Any], to: str) -> bytes:
+    """The bytes for the wire of a campaign's content with one row's columns."""
+    return orjson.dumps(payloads.wire(to, message.render(params), envelope.render(params)))
+
+
+def probe(reader: Reader, rows: Iterator[Row], *, limit: int = 1_000) -> None:
+    """Return when one of the first rows gives a message.
+
+    Raises:
+      InputError: None does, so that nothing should be stored; tells of the first.
+    """
+    seen, first = 0, None
+    for row in islice(rows, limit):
+        seen += 1
+        found = reader.read(row)
+        if isinstance(found, Recipient):
+            return
+        first = first or found
+    if first is None:
+        raise InputError("the recipients file has a header, but no rows")
+    raise InputError(
+        f"none of the {'first ' if seen == limit else ''}{seen:,} rows can be sent; line {first.line}: {first.explanation}"
+    )
+
+
+def load(
+    session: Session,
+    campaign: Campaign,
+    loaded: Import,
+    reader: Reader,
+    file: RecipientFile,
+    *,
+    after_page: Callable[[Loaded], None],
+    after_insert: Callable[[Session, Campaign, list[Recipient]], None] | None = None,
+) -> Loaded:
+    """Bring in what is left of the file, committing page by page; ``after_page`` is told of each.
+
+    Args:
+      after_insert: Stores what else belongs to the rows of a page that became messages.
+
+    Raises:
+      InputError: The file cannot be read on.
+    """
+    total = Loaded()
+    rows = file.rows()
+    while page := list(islice(rows, PAGE_ROWS)):
+        done = _load_page(session, campaign, loaded, reader, page, after_insert)
+        loaded.next_line = page[-1].line + 1
+        loaded.accepted += done.accepted
+        loaded.rejected += done.rejected
+        loaded.duplicates += done.duplicates
+        # Before the commit: a reject that cannot be written down stops the import, and none is missing after it.
+        after_page(done)
+        session.commit()
+        total.accepted += done.accepted
+        total.rejected += done.rejected
+        total.duplicates += done.duplicates
+    loaded.state = "done"
+    return total
+
+
+def _load_page(
+    session: Session,
+    campaign: Campaign,
+    loaded: Import,
+    reader: Reader,
+    page: list[Row],
+    after_insert: Callable[[Session, Campaign, list[Recipient]], None] | None,
+) -> Loaded:
+    read = [reader.read(row) for row in page]
+    good = [row for row in read if isinstance(row, Recipient)]
+    rejects = [row for row in read if isinstance(row, Reject)]
+    stored = _insert(session, campaign, good)
+    if after_insert is not None and stored:
+        after_insert(session, campaign, [row for row in good if row.line in stored])
+    left = [row for row in good if row.line not in stored]
+    duplicates = _why_left(session, campaign, left)
+    rejects = sorted(rejects + duplicates, key=lambda reject: reject.line)
+    if rejects:
+        session.execute(
+            text("""
+                INSERT INTO import_rejects (import_id, line, reason, explanation)
+                SELECT :id, * FROM unnest(CAST(:lines AS bigint[]), CAST(:reasons AS text[]), CAST(:texts AS text[]))
+                ON CONFLICT DO NOTHING"""),
+            {
+                "id": loaded.id,
+                "lines": [reject.line for reject in rejects],
+                "reasons": [reject.reason for reject in rejects],
+                "texts": [reject.explanation for reject in rejects],
+            },
+        )
+    repeated = sum(reject.reason == "duplicate" for reject in rejects)
+    return Loaded(len(stored), len(rejects) - repeated, repeated, rejects)
+
+
+def _insert(session: Session, campaign: Campaign, rows: list[Recipient]) -> set[int]:
+    """Lines that became messages; a row whose key or recipient is there already does not."""
+    cursor = session.connection().connection.cursor()
+    cursor.execute(
+        "CREATE TEMP TABLE IF NOT EXISTS incoming (line bigint, recipient text, recipient_key text, key text,"
+        " dedupe_key text, not_after timestamptz, params json) ON COMMIT DELETE ROWS"
+    )
+    cursor.execute("TRUNCATE incoming")
+    with cursor.copy("COPY incoming FROM STDIN") as copy:
+        for row in rows:
+            copy.write_row(
+                (
+                    row.line,
+                    row.recipient,
+                    row.recipient_key,
+                    row.key,
+                    row.dedupe_key,
+                    row.not_after,
+                    row.params,
+                )
+            )
+    inserted = session.execute(
+        text("""
+            INSERT INTO messages (app_id, campaign_id, lane, recipient, recipient_key, key, dedupe_key, line, params, not_after)
+            SELECT :app_id, :campaign_id, :lane, recipient, recipient_key, key, dedupe_key, line, params,
+                least(not_after, CAST(:not_after AS timestamptz))
+            FROM incoming ORDER BY line
+            ON CONFLICT DO NOTHING RETURNING line"""),
+        {
+            "app_id": campaign.app_id,
+            "campaign_id": campaign.id,
+            "lane": campaign.lane,
+            "not_after": campaign.not_after,
+        },
+    ).scalars()
+    return set(inserted)
+
+
+def _why_left(session: Session, campaign: Campaign, rows: list[Recipient]) -> list[Reject]:
+    """Say of each row that was not stored which earlier one it repeats."""
+    if not rows:
+        return []
+    known = session.execute(
+        text("""
+            SELECT dedupe_key, NULL AS key, line, id, campaign_id FROM messages
+            WHERE campaign_id = :campaign_id AND dedupe_key = ANY(:dedupe_keys)
+            UNION ALL SELECT NULL, key, line, id, campaign_id FROM messages WHERE app_id = :app_id AND key = ANY(:keys)"""),
+        {
+            "campaign_id": campaign.id,
+            "app_id": campaign.app_id,
+            "dedupe_keys": [row.dedupe_key for row in rows if row.dedupe_key],
+            "keys": [row.key for row in rows if row.key],
+        },
+    ).all()
+    by_dedupe = {found.dedupe_key: found for found in known if found.dedupe_key}
+    by_key = {found.key: found for found in known if found.key}
+    left = []
+    for row in rows:
+        found = by_dedupe.get(row.dedupe_key) if row.dedupe_key else None
+        if found is None and row.key:
+            found = by_key.get(row.key)
+        if found is not None and found.campaign_id == campaign.id:
+            left.append(Reject(row.line, "duplicate", f"duplicate of line {found.line}", row.raw))
+        else:
+            message = f"message {found.id}" if found else "another message"
+            left.append(
+                Reject(
+                    row.line, "key_used", f"the key {row.key} already names {message} of this app", row.raw
+                )
+            )
+    return left

@@ -1,0 +1,97 @@
+"""The schema's version: bring a database up to this code, and say where the two differ."""
+
+from typing import Any
+
+from sqlalchemy import Engine, text
+
+from disparo.db import migrations_folder, unavailable_as_sentence
+from disparo.errors import ConflictError
+
+#: The revision that this code needs: the newest one in the migrations folder (a test compares them), named
+#: here so that no command has to load Alembic to know it.
+HEAD = "0001"
+
+
+def upgrade(engine: Engine, revision: str = "head") -> str | None:
+    """Run what is missing up to ``revision``; safe to call from several processes at once.
+
+    Returns:
+      The revision the database was at before, or None for an empty database.
+
+    Raises:
+      DatabaseUnavailable: PostgreSQL does not answer.
+      ConflictError: The database is newer than this code.
+    """
+    from alembic import command
+
+    with unavailable_as_sentence(), engine.connect() as connection:
+        before = _refuse_newer(connection)
+        connection.rollback()
+        config = _config()
+        config.attributes["connection"] = connection
+        command.upgrade(config, revision)
+    return before
+
+
+def downgrade(engine: Engine, revision: str) -> None:
+    """Undo revisions down to ``revision`` (``base`` for all of them)."""
+    from alembic import command
+
+    with engine.connect() as connection:
+        config = _config()
+        config.attributes["connection"] = connection
+        command.downgrade(config, revision)
+
+
+def require_current(engine: Engine, *, set_up_empty: bool = False) -> None:
+    """Return when the database is at this code's revision.
+
+    Args:
+      set_up_empty: Make the tables where the database holds no table at all.
+
+    Raises:
+      ConflictError: It is older, newer or empty; the sentence says what to run.
+      DatabaseUnavailable: PostgreSQL does not answer.
+    """
+    with unavailable_as_sentence(), engine.connect() as connection:
+        at = _refuse_newer(connection)
+        empty = (
+            at is None
+            and not connection.execute(
+                text("SELECT EXISTS (SELECT 1 FROM pg_tables WHERE schemaname = current_schema())")
+            ).scalar_one()
+        )
+    if empty and set_up_empty:
+        upgrade(engine)
+        return
+    if at is None:
+        raise ConflictError("this database has no tables of Disparo yet; run `disparo db upgrade`")
+    if at != HEAD:
+        raise ConflictError(
+            f"this database is at revision {at}, this code needs {HEAD}; run `disparo db upgrade`"
+        )
+
+
+def _refuse_newer(connection: Any) -> str | None:
+    exists = connection.execute(text("SELECT to_regclass('alembic_version') IS NOT NULL")).scalar_one()
+    at = connection.execute(text("SELECT version_num FROM alembic_version")).scalar() if exists else None
+    if at not in (None, HEAD) and at not in _known():
+        raise ConflictError(
+            f"this database is at revision {at}, which this version of Disparo does not know: "
+            "it was upgraded by a newer one; run that version"
+        )
+    return at
+
+
+def _known() -> set[str]:
+    from alembic.script import ScriptDirectory
+
+    return {revision.revision for revision in ScriptDirectory(str(migrations_folder())).walk_revisions()}
+
+
+def _config() -> Any:
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(migrations_folder()).replace("%", "%%"))
+    return config

@@ -1,0 +1,1 @@
+"""The clock: ``celery -A scheduler beat`` and ``celery -A scheduler worker -Q control``."""

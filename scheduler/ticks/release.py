@@ -1,0 +1,47 @@
+"""What may leave next, per app: about two seconds of its rate are kept in the queue."""
+
+from collections.abc import Callable
+
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from disparo import batches, campaigns, db, recovery
+from disparo.batches import Job
+from disparo.connections import Connections
+from disparo.queue import BULK, URGENT
+from disparo.statuses import Lane
+
+
+def run(connections: Connections, session: Session) -> Callable[[], None]:
+    """Start scheduled campaigns, expire what is too late, name the next work; enqueue it after the commit."""
+    now = db.now(session)
+    stopped = session.execute(
+        text("""
+            SELECT a.id, s.reason FROM apps a LEFT JOIN stops s
+                ON s.app_id = a.id AND s.scope = 'app' AND s.ended_at IS NULL""")
+    ).all()
+    connections.limiter.publish_stops(dict(stopped))
+    emptied = connections.limiter.was_emptied()
+    if emptied:
+        recovery.release_everything_again(session)
+    campaigns.start_due(session, now)
+    campaigns.expire(session, now)
+    jobs = batches.release(session, now, shut=campaigns.shut(session, now, connections.settings.zone))
+
+    def after() -> None:
+        # Marked after the commit: a tick that dies before it is made up for by the next.
+        if emptied:
+            connections.limiter.mark()
+        enqueue(connections, jobs)
+
+    return after
+
+
+def enqueue(connections: Connections, jobs: list[Job]) -> None:
+    """Name jobs to the workers; one that cannot be enqueued is silent, and named again after a minute."""
+    for job in jobs:
+        queue = URGENT if job.lane == Lane.PAYMENT else BULK
+        if job.batch_id is not None:
+            connections.queue.send_batch(job.batch_id, queue=queue)
+        else:
+            connections.queue.send_messages(job.app_id, job.message_ids, queue=queue)

@@ -1,0 +1,1 @@
+"""The web application: health now; REST producers, webhooks and the console later."""

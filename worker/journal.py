@@ -1,0 +1,219 @@
+"""What this process has started and what it was answered, in files under a lock.
+
+A line is written, unbuffered, before the socket is opened and another one after the answer. The page cache
+keeps them when the process is killed (not when the host loses power: then the lease sweep makes what was
+claimed unknown). Who gets the lock of a dead owner's journal may say what became of its rows. It holds ids,
+never phones or codes.
+"""
+
+import fcntl
+import os
+import re
+import threading
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import orjson
+
+from disparo.batches import Outcome
+from disparo.statuses import Status
+
+#: A new file is begun past this, so that what was recorded can be deleted.
+SEGMENT_BYTES = 4 * 1024 * 1024
+_NAME = re.compile(r"(?P<owner>[\w.-]+)\.lock")
+
+
+class JournalFull(Exception):
+    """The journal cannot be written, so nothing may be sent: the message was not started."""
+
+
+@dataclass(slots=True)
+class _Segment:
+    path: Path
+    descriptor: int
+    size: int = 0
+    #: Requests whose start stands here and whose outcome is not in the database yet.
+    open: int = 0
+
+
+class Journal:
+    """The journal of one living process; safe to use from its threads."""
+
+    def __init__(self, folder: Path, owner: str) -> None:
+        """Take the name ``owner`` in ``folder``, which is made if need be.
+
+        Raises:
+          OSError: The folder cannot be written.
+          BlockingIOError: A living process has that name.
+        """
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.owner, self._folder = owner, folder
+        self._mutex = threading.Lock()
+        self._number = 0
+        # The lock comes first: a journal without one is being made, a journal whose lock can be had is dead.
+        self._lock = os.open(folder / f"{owner}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self._where: dict[tuple[int, int], _Segment] = {}
+        self._segment = self._new_segment()
+
+    def start(self, message_id: int, claim: int) -> None:
+        """Write down that a request is about to begin.
+
+        Raises:
+          JournalFull: It could not be written; the request must not begin.
+        """
+        line = b"S %d %d\n" % (message_id, claim)
+        with self._mutex:
+            segment = self._segment
+            if segment.size > SEGMENT_BYTES:
+                segment = self._segment = self._rotated()
+            self._write(segment, line)
+            segment.open += 1
+            self._where[message_id, claim] = segment
+
+    def answer(self, outcome: Outcome) -> None:
+        """Write down what a started request came to.
+
+        Raises:
+          JournalFull: It could not be written; the outcome is still to be recorded.
+        """
+        line = b"A %s\n" % orjson.dumps(asdict(outcome))
+        with self._mutex:
+            # Beside its start, so that both are deleted together.
+            self._write(self._where.get((outcome.message_id, outcome.claim), self._segment), line)
+
+    def recorded(self, outcomes: list[Outcome]) -> None:
+        """Forget requests whose outcomes are in the database; files that hold nothing else are deleted."""
+        with self._mutex:
+            for outcome in outcomes:
+                segment = self._where.pop((outcome.message_id, outcome.claim), None)
+                if segment is None:
+                    continue
+                segment.open -= 1
+                if segment.open == 0 and segment is not self._segment:
+                    _drop(segment)
+            if self._segment.open == 0 and self._segment.size > SEGMENT_BYTES:
+                os.ftruncate(self._segment.descriptor, 0)
+                self._segment.size = 0
+
+    def close(self) -> None:
+        """Give the name up; what is still open stays for whoever adopts it."""
+        with self._mutex:
+            open_requests = len(self._where)
+            os.close(self._segment.descriptor)
+            if not open_requests:
+                for path in _segments(self._folder, self.owner):
+                    path.unlink(missing_ok=True)
+                (self._folder / f"{self.owner}.lock").unlink(missing_ok=True)
+            os.close(self._lock)
+
+    def _write(self, segment: _Segment, line: bytes) -> None:
+        try:
+            written = os.write(segment.descriptor, line)
+        except OSError as err:
+            raise JournalFull(f"the journal {segment.path} cannot be written: {err.strerror}") from err
+        if written != len(line):
+            # What was torn off would spoil the next line, and with it a start that must not be missed.
+            os.ftruncate(segment.descriptor, segment.size)
+            raise JournalFull(f"the journal {segment.path} cannot be written: no space left")
+        segment.size += written
+
+    def _rotated(self) -> _Segment:
+        old = self._segment
+        try:
+            new = self._new_segment()
+        except OSError as err:
+            raise JournalFull(f"no journal can be begun in {self._folder}: {err.strerror}") from err
+        if old.open == 0:
+            _drop(old)
+        return new
+
+    def _new_segment(self) -> _Segment:
+        self._number += 1
+        path = self._folder / f"{self.owner}.{self._number}.journal"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        return _Segment(path, os.open(path, flags, 0o600))
+
+
+@dataclass(slots=True)
+class DeadJournal:
+    """The journal of a dead process, held by its lock until `close`."""
+
+    owner: str
+    #: message id → last claim whose request was started.
+    started: dict[int, int]
+    answers: list[Outcome]
+    _folder: Path
+    _lock: int
+    _settled: bool = field(default=False)
+
+    def settled(self) -> None:
+        """Everything in it is in the database: delete it."""
+        for path in _segments(self._folder, self.owner):
+            path.unlink(missing_ok=True)
+        (self._folder / f"{self.owner}.lock").unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Give the lock back."""
+        os.close(self._lock)
+
+
+def dead(folder: Path) -> Iterator[DeadJournal]:
+    """The journals in ``folder`` whose owners are dead, one at a time, each under its lock."""
+    if not folder.is_dir():
+        return
+    for path in sorted(folder.glob("*.lock")):
+        match = _NAME.fullmatch(path.name)
+        if match is None:
+            continue
+        try:
+            lock = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Another process may have settled and deleted it between our open and our lock.
+            same = path.exists() and os.fstat(lock).st_ino == path.stat().st_ino
+        except (BlockingIOError, FileNotFoundError):
+            same = False
+        if not same:
+            os.close(lock)
+            continue
+        started, answers = _read(folder, match["owner"])
+        found = DeadJournal(match["owner"], started, answers, folder, lock)
+        try:
+            yield found
+        finally:
+            found.close()
+
+
+def _read(folder: Path, owner: str) -> tuple[dict[int, int], list[Outcome]]:
+    started: dict[int, int] = {}
+    answers: list[Outcome] = []
+    for path in _segments(folder, owner):
+        for line in path.read_bytes().split(b"\n"):
+            try:
+                if line.startswith(b"S "):
+                    message_id, claim = map(int, line[2:].split(b" "))
+                    started[message_id] = max(claim, started.get(message_id, 0))
+                elif line.startswith(b"A "):
+                    answers.append(_outcome(orjson.loads(line[2:])))
+            except (ValueError, KeyError, TypeError):
+                # The last line of a killed process may be torn; a torn start was never followed by a request.
+                continue
+    return started, answers
+
+
+def _outcome(values: dict[str, object]) -> Outcome:
+    return Outcome(**(values | {"status": Status(str(values["status"]))}))  # type: ignore[arg-type]
+
+
+def _segments(folder: Path, owner: str) -> list[Path]:
+    found = folder.glob(f"{owner}.*.journal")
+    return sorted(found, key=lambda path: int(path.name.rsplit(".", 2)[1]))
+
+
+def _drop(segment: _Segment) -> None:
+    os.close(segment.descriptor)
+    segment.path.unlink(missing_ok=True)

@@ -1,0 +1,745 @@
+"""The sender: one per worker process, for all apps; its threads and connections outlive the jobs.
+
+The path of a message, each step one call: permits → claim → still wanted? → journal → POST → journal →
+verdict → record. A runner per app asks for permits and claims only as many rows as may leave within half a
+second; the POST threads send them at their instants; a recorder writes outcomes in groups. A slow answer
+holds one thread, a slow app holds nobody else.
+"""
+
+import heapq
+import os
+import queue
+import random
+import re
+import socket
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+import orjson
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
+
+import disparo
+from disparo import apps, batches, db, log, recovery, retry
+from disparo.batches import Claimed, Job, Outcome
+from disparo.campaigns import compile_message
+from disparo.connections import Connections
+from disparo.errors import DisparoError, InputError, RedisUnavailable, SettingsError
+from disparo.gupshup.answers import Judgement, judge
+from disparo.gupshup.client import Client, endpoint
+from disparo.ratelimit import Permits, Stopped, Wait
+from disparo.recipients import render
+from disparo.rendering import Content
+from disparo.settings import token_variable
+from disparo.statuses import Status, Verdict
+from worker import journal
+
+#: No row is claimed earlier than this before its instant.
+HORIZON_SECONDS = 0.5
+#: How old the view of stops may be.
+STOPS_SECONDS = 0.4
+#: A permit later than this is dropped: sent now, it would stack on the next ones.
+LATE_SECONDS = 0.1
+#: Outcomes are written together that come within this time.
+GROUP_SECONDS = 0.02
+GROUP_ROWS = 250
+#: A runner without work ends after this.
+IDLE_SECONDS = 30.0
+#: A whole POST takes no longer; a lease is three times this.
+DEADLINE_SECONDS = 40.0
+
+logger = log.get(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where the messages of an app go; read anew every few seconds."""
+
+    app_id: int
+    name: str
+    url: str
+    rate: float
+    epoch: int
+    read_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Stops:
+    """What may not be sent now: stops as (app, scope, key), and campaigns that do not run."""
+
+    held: frozenset[tuple[int, str, str]] = frozenset()
+    campaigns: frozenset[int] = frozenset()
+
+    def forbid(self, row: Claimed) -> bool:
+        """Whether ``row`` may not be sent now."""
+        return (
+            row.campaign_id in self.campaigns
+            or (row.app_id, "app", "") in self.held
+            or (row.app_id, "lane", row.lane) in self.held
+            or (row.app_id, "template", row.template or "") in self.held
+        )
+
+
+@dataclass(order=True, slots=True)
+class _Ready:
+    """A claimed row and the instant (monotonic seconds) at which it may leave."""
+
+    at: float
+    order: int
+    row: Claimed = field(compare=False)
+    route: Route = field(compare=False)
+
+
+def process_name() -> str:
+    """A name for this process that no other process, on any host, has or had."""
+    host = re.sub(r"[^\w-]", "-", socket.gethostname())[:40]
+    return f"{host}-{os.getpid()}-{os.urandom(4).hex()}"
+
+
+class Sender:
+    """Sends what jobs name, at the apps' rates, and accounts for each message. Thread-safe."""
+
+    def __init__(
+        self,
+        connections: Connections,
+        *,
+        queues: str = "",
+        name: str | None = None,
+        client: Client | None = None,
+    ) -> None:
+        """Take a journal and start the threads.
+
+        Raises:
+          SettingsError: The journal's folder cannot be written.
+        """
+        settings = connections.settings
+        self.name = name or process_name()
+        self._connections = connections
+        self._queues = queues
+        self._folder: Path = settings.home / "journal"
+        try:
+            self._journal = journal.Journal(self._folder, self.name)
+        except OSError as err:
+            raise SettingsError(
+                f"the journal folder {self._folder} cannot be written ({err.strerror}); without a journal "
+                "nothing is sent. Set DISPARO_HOME to a folder of this process's user"
+            ) from err
+        self._client = client or Client(
+            deadline_seconds=DEADLINE_SECONDS,
+            ca_bundle=str(settings.ca_bundle) if settings.ca_bundle else None,
+            proxy=settings.proxy.get_secret_value() if settings.proxy else None,
+        )
+        self._threads = settings.threads
+        self._random = random.Random()  # noqa: S311 - jitter, not a secret
+        self._mutex = threading.Lock()
+        self._closing = threading.Event()
+        self._runners: dict[int, _Runner] = {}
+        self._routes: dict[int, Route] = {}
+        self._contents: dict[int, tuple[Content, Content]] = {}
+        self._stops = Stops()
+        self._tripped: dict[tuple[int, str, str], float] = {}
+        self._paused_until = 0.0
+        self._told: dict[str, float] = {}
+
+        self._heap: list[_Ready] = []
+        self._order = 0
+        self._heap_changed = threading.Condition()
+        self._finished = 0
+        self._in_flight = 0
+        self._per_second = 0.0
+        self._outcomes: queue.SimpleQueue[
+            tuple[Outcome, Judgement | None, Claimed | None, Route | None] | None
+        ] = queue.SimpleQueue()
+        self._minder = threading.Thread(target=self._mind, name="minder", daemon=True)
+        self._recorder = threading.Thread(target=self._record, name="recorder", daemon=True)
+        self._posters = [
+            threading.Thread(target=self._post_in_turn, name=f"post-{n}", daemon=True)
+            for n in range(self._threads)
+        ]
+        for thread in (self._minder, self._recorder, *self._posters):
+            thread.start()
+
+    # -- jobs in -------------------------------------------------------------------------------------
+
+    def take_batch(self, batch_id: int) -> None:
+        """Take over the batch that a job names; from here on the row says who holds it."""
+        with self._session() as (session, now):
+            job = batches.take(session, batch_id, self.name, now)
+        if job is not None:
+            self.submit(job)
+
+    def take_messages(self, app_id: int, message_ids: list[int]) -> None:
+        """Take over single messages that a job names."""
+        with self._session() as (session, _):
+            lane = batches.lane_of(session, message_ids)
+        self.submit(Job(app_id, lane, message_ids=tuple(message_ids), size=len(message_ids)))
+
+    def submit(self, job: Job) -> None:
+        """Hand a job to the runner of its app; waits while more is claimed than the threads can send soon."""
+        while self._is_behind() and not self._closing.is_set():
+            self._closing.wait(0.02)
+        with self._mutex:
+            if not self._closing.is_set():
+                runner = self._runners.get(job.app_id)
+                if runner is None or not runner.add(job):
+                    runner = self._runners[job.app_id] = _Runner(self, job.app_id)
+                    runner.add(job)
+                    runner.start()
+                return
+        self.hand_back([job])
+
+    def _is_behind(self) -> bool:
+        with self._heap_changed:
+            return bool(self._heap) and time.monotonic() - self._heap[0].at > LATE_SECONDS / 3
+
+    # -- permits and claims (the runner's side) ------------------------------------------------------
+
+    def route(self, app_id: int) -> Route:
+        """Where the app's messages go, at most two seconds old."""
+        known = self._routes.get(app_id)
+        if known is not None and time.monotonic() - known.read_at < 2.0:
+            return known
+        with self._connections.session() as session:
+            row = session.execute(
+                text("SELECT name, gs_app_id, base_url, rate, epoch FROM apps WHERE id = :id"), {"id": app_id}
+            ).one()
+        url = endpoint(row.base_url or self._connections.settings.base_url, row.gs_app_id)
+        route = self._routes[app_id] = Route(app_id, row.name, url, row.rate, row.epoch, time.monotonic())
+        return route
+
+    def room(self, rate: float) -> int:
+        """Rows worth claiming now: what may leave within the horizon and the threads can take."""
+        with self._heap_changed:
+            head = self._heap[0].at if self._heap else None
+            free = self._threads - self._in_flight
+        if head is not None and time.monotonic() - head > LATE_SECONDS / 3:
+            return 0
+        # What waits for a thread gets late, so no more than the threads lately took within that time.
+        quick = int(self._per_second * LATE_SECONDS)
+        return min(batches.JOB_ROWS, max(1, int(rate * HORIZON_SECONDS)), max(free, quick, 1))
+
+    def acquire(self, app_id: int, permits: int, rate: float) -> Permits | Wait | Stopped:
+        """Permits for instants within the horizon."""
+        return self._connections.limiter.acquire(app_id, permits, rate, HORIZON_SECONDS)
+
+    def claim(self, job: Job, limit: int) -> list[Claimed]:
+        """Claim rows of a job, committed."""
+        with self._session() as (session, now):
+            return batches.claim(session, job, limit, self.name, now)
+
+    def dispatch(self, rows: list[Claimed], route: Route, first_at: float, interval: float) -> None:
+        """Let each row leave at its instant."""
+        with self._heap_changed:
+            for n, row in enumerate(rows):
+                self._order += 1
+                heapq.heappush(self._heap, _Ready(first_at + n * interval, self._order, row, route))
+            self._heap_changed.notify(len(rows))
+
+    def done(self, job: Job) -> None:
+        """Nothing can be claimed of a job now."""
+        with self._session() as (session, now):
+            batches.finish(session, job, now)
+
+    def hand_back(self, jobs: list[Job]) -> None:
+        """Let jobs be named again that were not done here."""
+        try:
+            with self._session() as (session, _):
+                ids = [message_id for job in jobs for message_id in job.message_ids]
+                batches.hand_back(session, [job.batch_id for job in jobs if job.batch_id is not None], ids)
+        except (DisparoError, DBAPIError) as err:
+            # The scheduler finds them silent after a minute.
+            self.tell("hand_back_failed", err)
+
+    # -- POST (the threads' side) --------------------------------------------------------------------
+
+    def _post_in_turn(self) -> None:
+        while (ready := self._next_ready()) is not None:
+            try:
+                self._send(ready)
+            except Exception as err:  # noqa: BLE001 - a fault of ours must not end the thread; the row is accounted for
+                self._give_up(ready.row, err)
+            finally:
+                with self._heap_changed:
+                    self._in_flight -= 1
+                    self._finished += 1
+
+    def _next_ready(self) -> _Ready | None:
+        with self._heap_changed:
+            while True:
+                if self._heap:
+                    wait = self._heap[0].at - time.monotonic()
+                    if wait <= 0 or self._closing.is_set():
+                        self._in_flight += 1
+                        return heapq.heappop(self._heap)
+                    self._heap_changed.wait(wait)
+                elif self._closing.is_set():
+                    return None
+                else:
+                    self._heap_changed.wait()
+
+    def _send(self, ready: _Ready) -> None:
+        row, route = ready.row, ready.route
+        if not self._wanted(row) or not self._in_time(ready):
+            return self._put_back(row)
+        try:
+            body = self._body(row)
+            token = self._token(route)
+        except InputError as err:
+            return self._refused(row, "rendering", str(err))
+        except SettingsError as err:
+            self._trip(route, "app", "", "no_token", str(err), "", row)
+            return self._put_back(row)
+        if not self._wanted(row):
+            return self._put_back(row)
+        try:
+            self._journal.start(row.id, row.claim)
+        except journal.JournalFull as err:
+            self._paused_until = time.monotonic() + 2.0
+            self.tell("journal_full", err)
+            return self._put_back(row)
+        answer = self._client.post(route.url, token, body)
+        judgement = judge(answer)
+        outcome = self._outcome(row, judgement)
+        try:
+            self._journal.answer(outcome)
+        except journal.JournalFull as err:
+            self.tell("journal_full", err)
+        self._act(row, route, judgement)
+        self._outcomes.put((outcome, judgement, row, route))
+        return None
+
+    def _wanted(self, row: Claimed) -> bool:
+        if self._closing.is_set() or self._stops.forbid(row) or time.monotonic() < self._paused_until:
+            return False
+        tripped = self._tripped
+        return not tripped or not (
+            (row.app_id, "app", "") in tripped
+            or (row.app_id, "lane", row.lane) in tripped
+            or (row.app_id, "template", row.template or "") in tripped
+        )
+
+    def _in_time(self, ready: _Ready) -> bool:
+        """Whether the row may leave now; a permit that is late is dropped and another one asked for."""
+        rate = ready.route.rate
+        while time.monotonic() - ready.at > LATE_SECONDS:
+            try:
+                granted = self._connections.limiter.acquire(ready.row.app_id, 1, rate, HORIZON_SECONDS)
+            except RedisUnavailable as err:
+                self.tell("redis_unavailable", err)
+                return False
+            if isinstance(granted, Stopped):
+                return False
+            wait = granted.seconds if isinstance(granted, Wait) else granted.wait_seconds
+            if self._closing.wait(wait):
+                return False
+            if not isinstance(granted, Wait):
+                return self._wanted(ready.row)
+        return True
+
+    def _body(self, row: Claimed) -> bytes:
+        if row.content is not None:
+            return row.content.encode()
+        assert row.campaign_id is not None  # noqa: S101 - a row has a content of its own or a campaign's
+        message, envelope = self._content(row.campaign_id)
+        return render(message, envelope, orjson.loads(row.params or "{}"), row.recipient)
+
+    def _content(self, campaign_id: int) -> tuple[Content, Content]:
+        known = self._contents.get(campaign_id)
+        if known is None:
+            with self._connections.session() as session:
+                content = session.execute(
+                    text("SELECT content FROM campaigns WHERE id = :id"), {"id": campaign_id}
+                ).scalar_one()
+            if len(self._contents) > 100:
+                self._contents.clear()
+            known = self._contents[campaign_id] = compile_message(content)
+        return known
+
+    def _token(self, route: Route) -> str:
+        token = self._connections.environment.token(route.name)
+        if token is None:
+            variable = token_variable(route.name)
+            raise SettingsError(
+                f"app {route.name} has no token here: set {variable} or {variable}_FILE where the workers run"
+            )
+        return token
+
+    def _outcome(self, row: Claimed, judgement: Judgement) -> Outcome:
+        verdict, spent, delay = judgement.verdict, True, 0.0
+        match verdict:
+            case Verdict.ACCEPTED:
+                return Outcome(
+                    row.id,
+                    row.claim,
+                    Status.ACCEPTED,
+                    spent=True,
+                    verdict=verdict,
+                    gs_id=judgement.gs_id,
+                    wa_id=judgement.wa_id,
+                    http_status=judgement.http_status,
+                )
+            case Verdict.UNKNOWN:
+                status = Status.UNKNOWN
+            case Verdict.RETRY | Verdict.THROTTLE:
+                spent = verdict is Verdict.RETRY
+                seconds = retry.next_due(
+                    judgement.rule, row.attempts + spent, judgement.retry_after_seconds, self._random
+                )
+                status, delay = (Status.FAILED, 0.0) if seconds is None else (Status.PENDING, seconds)
+            case _:
+                status = Status.FAILED
+        return Outcome(
+            row.id,
+            row.claim,
+            status,
+            spent=spent,
+            verdict=verdict,
+            code=judgement.code,
+            reason=judgement.reason,
+            http_status=judgement.http_status,
+            delay_seconds=delay,
+        )
+
+    def _act(self, row: Claimed, route: Route, judgement: Judgement) -> None:
+        """What the verdict means beyond this message, at once and before it is recorded."""
+        rule = judgement.rule
+        if judgement.verdict is Verdict.THROTTLE:
+            seconds = max(1.0, judgement.retry_after_seconds or rule.base_seconds)
+            try:
+                self._connections.limiter.cool_down(row.app_id, seconds)
+            except RedisUnavailable as err:
+                self.tell("redis_unavailable", err)
+        elif judgement.verdict in (Verdict.SENDER_STOP, Verdict.TEMPLATE_STOP):
+            scope, key = "app", ""
+            if judgement.verdict is Verdict.TEMPLATE_STOP and row.template:
+                scope, key = "template", row.template
+            elif rule.scope == "lane":
+                scope, key = "lane", rule.scope_key or row.lane
+            self._trip(
+                route, scope, key, judgement.code or "refused", judgement.reason or "", judgement.hint, row
+            )
+
+    def _trip(
+        self, route: Route, scope: str, key: str, code: str, reason: str, hint: str, row: Claimed
+    ) -> None:
+        """Stop an app, a lane or a template: here at once, for the others through the table and Redis."""
+        self._tripped[route.app_id, scope, key] = time.monotonic()
+        try:
+            with self._connections.session() as session:
+                tripped = apps.stop(
+                    session,
+                    route.app_id,
+                    scope=scope,
+                    key=key,
+                    code=code,
+                    reason=reason,
+                    hint=hint,
+                    epoch=route.epoch,
+                    message_id=row.id,
+                )
+                held = apps.is_stopped(session, route.app_id, scope, key)
+            if tripped:
+                logger.error(
+                    "stopped", app=route.name, scope=scope, key=key, code=code, reason=reason, hint=hint
+                )
+            if not held:
+                # The request was older than the last resume: it tells of a fault that was mended since.
+                self._tripped.pop((route.app_id, scope, key), None)
+                self._routes.pop(route.app_id, None)
+            elif scope == "app":
+                self._connections.limiter.stop(route.app_id, reason)
+        except (DisparoError, DBAPIError) as err:
+            self.tell("stop_not_stored", err)
+
+    def _put_back(self, row: Claimed) -> None:
+        self._outcomes.put((Outcome(row.id, row.claim, Status.PENDING), None, row, None))
+
+    def _refused(self, row: Claimed, code: str, reason: str) -> None:
+        outcome = Outcome(
+            row.id, row.claim, Status.FAILED, verdict=str(Verdict.MESSAGE_PERMANENT), code=code, reason=reason
+        )
+        self._outcomes.put((outcome, None, row, None))
+
+    def _give_up(self, row: Claimed, err: Exception) -> None:
+        logger.error("send_failed", message_id=row.id, exc_info=err)
+        reason = f"an error of Disparo itself: {type(err).__name__}"
+        self._outcomes.put(
+            (
+                Outcome(
+                    row.id,
+                    row.claim,
+                    Status.UNKNOWN,
+                    spent=True,
+                    verdict="unknown",
+                    code="internal",
+                    reason=reason,
+                ),
+                None,
+                row,
+                None,
+            )
+        )
+
+    # -- recording -----------------------------------------------------------------------------------
+
+    def _record(self) -> None:
+        last = False
+        while not last:
+            first = self._outcomes.get()
+            group, until = [first], time.monotonic() + GROUP_SECONDS
+            while len(group) < GROUP_ROWS and group[-1] is not None:
+                try:
+                    group.append(self._outcomes.get(timeout=max(0.0, until - time.monotonic())))
+                except queue.Empty:
+                    break
+            last = group[-1] is None
+            outcomes = [entry[0] for entry in group if entry is not None]
+            if outcomes:
+                self._record_group(outcomes)
+
+    def _record_group(self, outcomes: list[Outcome]) -> None:
+        """Write a group, however long PostgreSQL is away: the journal keeps the answers meanwhile."""
+        delay = 0.1
+        while True:
+            try:
+                with self._session() as (session, now):
+                    batches.record(session, outcomes, now)
+                self._journal.recorded(outcomes)
+                return
+            except (DisparoError, DBAPIError) as err:
+                if isinstance(err, DBAPIError) and not db.is_unavailable(err) and len(outcomes) > 1:
+                    # One outcome that cannot be stored must not hold the others.
+                    logger.exception("group_not_recorded", exc_info=err)
+                    for outcome in outcomes:
+                        self._record_group([outcome])
+                    return
+                if isinstance(err, DBAPIError) and not db.is_unavailable(err):
+                    logger.exception("outcome_not_recorded", message_id=outcomes[0].message_id, exc_info=err)
+                    return
+                self.tell("outcomes_wait_for_database", err)
+                if self._closing.is_set() and delay > 3:
+                    return
+                time.sleep(delay)
+                delay = min(2.0 if not self._closing.is_set() else 4.0, delay * 2)
+
+    # -- minding -------------------------------------------------------------------------------------
+
+    def _mind(self) -> None:
+        """Keep the view of stops fresh, tell that this worker lives, and settle the journals of dead ones."""
+        turn, finished, at = 0, 0, time.monotonic()
+        while not self._closing.wait(STOPS_SECONDS):
+            now = time.monotonic()
+            if now - at >= 1.0:
+                rate = (self._finished - finished) / (now - at)
+                self._per_second = rate if rate < self._per_second else (self._per_second + rate) / 2
+                finished, at = self._finished, now
+            try:
+                self._look()
+                if turn % 2 == 0:
+                    self._settle_dead()
+            except (DisparoError, DBAPIError, OSError) as err:
+                self.tell("database_unavailable", err)
+            turn += 1
+
+    def _look(self) -> None:
+        looked = time.monotonic()
+        with self._session() as (session, now):
+            held = session.execute(text("SELECT app_id, scope, key FROM stops WHERE ended_at IS NULL")).all()
+            idle = session.execute(
+                text("""
+                    SELECT id FROM campaigns
+                    WHERE state = 'paused' OR (state = 'cancelled' AND finished_at > :lately)"""),
+                {"lately": now - recovery.LEASE},
+            ).scalars()
+            stops = Stops(frozenset((a, s, k) for a, s, k in held), frozenset(idle))
+            session.execute(
+                text("""
+                    INSERT INTO workers (name, host, pid, version, queues, seen_at)
+                    VALUES (:name, :host, :pid, :version, :queues, :now)
+                    ON CONFLICT (name) DO UPDATE SET seen_at = excluded.seen_at"""),
+                {
+                    "name": self.name,
+                    "host": socket.gethostname(),
+                    "pid": os.getpid(),
+                    "version": disparo.__version__,
+                    "queues": self._queues,
+                    "now": now,
+                },
+            )
+        self._stops = stops
+        # The table holds them from here on, and tells of a resume.
+        self._tripped = {stop: at for stop, at in self._tripped.items() if at > looked - STOPS_SECONDS}
+
+    def _settle_dead(self) -> None:
+        for found in journal.dead(self._folder):
+            with self._session() as (session, now):
+                done = recovery.settle_dead_worker(session, found.owner, found.started, found.answers, now)
+            found.settled()
+            logger.warning("dead_worker_settled", worker=found.owner, **done)
+
+    # -- end -----------------------------------------------------------------------------------------
+
+    def close(self, grace_seconds: float = 20.0) -> None:
+        """Drain: claim nothing more, put back what was not started, wait for the answers under way, record.
+
+        Requests still under way after the grace time stay in the journal; who adopts it makes them unknown.
+        """
+        until = time.monotonic() + grace_seconds
+        with self._mutex:
+            if self._closing.is_set():
+                return
+            self._closing.set()
+            runners = list(self._runners.values())
+        for runner in runners:
+            runner.wake()
+        with self._heap_changed:
+            self._heap_changed.notify_all()
+        for runner in runners:
+            runner.join(max(0.1, until - time.monotonic()))
+        self.hand_back([job for runner in runners for job in runner.left()])
+        for poster in self._posters:
+            poster.join(max(0.0, until - time.monotonic()))
+        self._outcomes.put(None)
+        self._recorder.join(max(2.0, until - time.monotonic()))
+        try:
+            with self._session() as (session, _):
+                session.execute(text("DELETE FROM workers WHERE name = :name"), {"name": self.name})
+        except (DisparoError, DBAPIError) as err:
+            self.tell("database_unavailable", err)
+        self._minder.join(2.0)
+        self._journal.close()
+        self._client.close()
+
+    def tell(self, event: str, err: Exception) -> None:
+        """Log a trouble that comes by the thousand at most once in five seconds."""
+        now = time.monotonic()
+        if now - self._told.get(event, -60.0) >= 5.0:
+            self._told[event] = now
+            logger.warning(event, error=" ".join(str(err).split())[:300])
+
+    def _session(self) -> "_Timed":
+        return _Timed(self._connections)
+
+    @property
+    def closing(self) -> threading.Event:
+        """Set once the sender drains."""
+        return self._closing
+
+
+class _Timed:
+    """A session of one transaction together with the database's clock."""
+
+    def __init__(self, connections: Connections) -> None:
+        self._context = connections.session()
+
+    def __enter__(self) -> tuple[Session, datetime]:
+        session = self._context.__enter__()
+        return session, db.now(session)
+
+    def __exit__(self, kind: object, value: object, trace: object) -> None:
+        self._context.__exit__(kind, value, trace)  # type: ignore[arg-type]
+
+
+class _Runner(threading.Thread):
+    """Feeds the sender with one app's rows: asks for permits, claims, and lets the rows leave."""
+
+    def __init__(self, sender: Sender, app_id: int) -> None:
+        super().__init__(name=f"app-{app_id}", daemon=True)
+        self._sender, self._app_id = sender, app_id
+        self._jobs: deque[Job] = deque()
+        self._changed = threading.Condition()
+        self._ended = False
+
+    def add(self, job: Job) -> bool:
+        """Queue a job behind the others; False when this runner has ended."""
+        with self._changed:
+            if self._ended:
+                return False
+            # A job that comes twice while it is here is one.
+            if job not in self._jobs:
+                self._jobs.append(job)
+            self._changed.notify()
+            return True
+
+    def wake(self) -> None:
+        """Make it look at what has changed."""
+        with self._changed:
+            self._changed.notify()
+
+    def left(self) -> list[Job]:
+        """Jobs that are not done."""
+        with self._changed:
+            return list(self._jobs)
+
+    def run(self) -> None:
+        """Until there was no job for a while, or the sender drains."""
+        sender, backoff = self._sender, 0.1
+        while not sender.closing.is_set():
+            job = self._first()
+            if job is None:
+                return
+            try:
+                self._step(job)
+                backoff = 0.1
+            except (DisparoError, DBAPIError) as err:
+                sender.tell("sending_waits", err)
+                self._pause(backoff)
+                backoff = min(2.0, backoff * 2)
+
+    def _first(self) -> Job | None:
+        with self._changed:
+            if not self._jobs:
+                self._changed.wait(IDLE_SECONDS)
+            if not self._jobs:
+                self._ended = True
+                return None
+            return self._jobs[0]
+
+    def _step(self, job: Job) -> None:
+        """Permits for what can leave soon, then as many rows."""
+        sender = self._sender
+        route = sender.route(self._app_id)
+        with self._changed:
+            wanted = sum(one.size for one in self._jobs)
+        room = min(wanted, sender.room(route.rate))
+        if room <= 0:
+            return self._pause(0.005)
+        granted = sender.acquire(self._app_id, room, route.rate)
+        asked_at = time.monotonic()
+        if isinstance(granted, Stopped):
+            return self._stopped()
+        if isinstance(granted, Wait):
+            return self._pause(min(granted.seconds, STOPS_SECONDS))
+        at, left = asked_at + granted.wait_seconds, granted.n
+        while left and job is not None:
+            rows = sender.claim(job, left)
+            sender.dispatch(rows, route, at, granted.interval_seconds)
+            at += len(rows) * granted.interval_seconds
+            left -= len(rows)
+            if left:
+                # Fewer rows than asked for: nothing is left to claim of this job.
+                sender.done(job)
+                with self._changed:
+                    if self._jobs and self._jobs[0] is job:
+                        self._jobs.popleft()
+                    following = self._jobs[0] if self._jobs else None
+                if following is None:
+                    break
+                job = following
+        # Ask for the next ones when these have nearly left.
+        return self._pause(max(0.0, at - time.monotonic() - HORIZON_SECONDS / 2))
+
+    def _stopped(self) -> None:
+        with self._changed:
+            jobs = list(self._jobs)
+            self._jobs.clear()
+        self._sender.hand_back(jobs)
+
+    def _pause(self, seconds: float) -> None:
+        if seconds > 0:
+            self._sender.closing.wait(seconds)
