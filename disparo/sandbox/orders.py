@@ -133,13 +133,15 @@ def _item(value: object, path: str) -> int:
 
 def _amount(parent: JSON, key: str, path: str, known: frozenset[str], least: int = 0) -> int:
     amount = an_object(parent, key, path)
+    value = amount.get("value")
+    offset = amount.get("offset")
+    if type(offset) is int and offset == 100 and type(value) is int and value >= least and len(amount) == 2:
+        return value  # Nearly every amount; an order has at least four of them.
     here = f"{path}.{key}"
     only(amount, known, here)
-    offset = amount.get("offset")
     if type(offset) is not int or offset != 100:
         raise unfit(amount, "offset", here, "must be 100")
-    if "description" in amount:
-        a_text(amount, "description", here, 60)
+    an_optional_text(amount, "description", here, 60)
     return an_integer(amount, "value", here, least)
 
 

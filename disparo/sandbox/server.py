@@ -129,7 +129,7 @@ class Sandbox:
             self._url = up.result()
         except BaseException:
             self._thread.join()
-            self._thread = None
+            self._thread = self._loop = None
             raise
         self._port = int(self._url.rpartition(":")[2])
         return self
