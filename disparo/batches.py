@@ -17,8 +17,6 @@ SILENT_AFTER = timedelta(seconds=60)
 AHEAD_SECONDS = 2.0
 #: Rows of one job at most, and of one app in the queue at most.
 JOB_ROWS, AHEAD_ROWS = 500, 20_000
-#: A row whose worker died this often while holding it is not tried again.
-CLAIMS_LIMIT = 50
 
 _LANE_ORDER = "CASE {lane} WHEN 'payment' THEN 0 WHEN 'utility' THEN 1 ELSE 2 END"
 
@@ -324,15 +322,16 @@ def finish(session: Session, job: Job, now: datetime) -> None:
 
 def hand_back(session: Session, batch_ids: Sequence[int], message_ids: Sequence[int] = ()) -> None:
     """Let batches and single messages that were not claimed be named again by the next release."""
+    # Messages before batches, as `claim` locks them: two callers in opposite orders would block each other.
+    session.execute(
+        text("UPDATE messages SET released_at = NULL WHERE id = ANY(:ids) AND status = 'pending'"),
+        {"ids": list(message_ids)},
+    )
     session.execute(
         text(
             "UPDATE batches SET state = 'waiting', holder = NULL WHERE id = ANY(:ids) AND state = 'released'"
         ),
         {"ids": list(batch_ids)},
-    )
-    session.execute(
-        text("UPDATE messages SET released_at = NULL WHERE id = ANY(:ids) AND status = 'pending'"),
-        {"ids": list(message_ids)},
     )
 
 
@@ -347,8 +346,8 @@ class Recorded:
 def record(session: Session, outcomes: Sequence[Outcome], now: datetime) -> Recorded:
     """Write a group of outcomes with their counter deltas in one statement each; repeat-safe.
 
-    An outcome counts for its own claim only: a row that was claimed again since stays as it is. A row that
-    the lease sweep made unknown takes the late answer.
+    An outcome counts for its own claim only: a row that was claimed again since stays as it is. Of two
+    outcomes of one claim the first counts. A row that the lease sweep made unknown takes the late answer.
     """
     if not outcomes:
         return Recorded()
@@ -357,10 +356,10 @@ def record(session: Session, outcomes: Sequence[Outcome], now: datetime) -> Reco
         "claim": ("integer", [o.claim for o in outcomes]),
         "status": ("text", [str(o.status) for o in outcomes]),
         "spent": ("integer", [int(o.spent) for o in outcomes]),
-        "verdict": ("text", [str(o.verdict) for o in outcomes]),
+        "verdict": ("text", [_text(str(o.verdict)) for o in outcomes]),
         "gs_id": ("text", [_text(o.gs_id) for o in outcomes]),
         "wa_id": ("text", [_text(o.wa_id) for o in outcomes]),
-        "code": ("text", [o.code for o in outcomes]),
+        "code": ("text", [_text(o.code) for o in outcomes]),
         "reason": ("text", [_text(o.reason) for o in outcomes]),
         "http_status": ("integer", [o.http_status for o in outcomes]),
         "due_at": ("timestamptz", [now + timedelta(seconds=o.delay_seconds) for o in outcomes]),
@@ -368,10 +367,14 @@ def record(session: Session, outcomes: Sequence[Outcome], now: datetime) -> Reco
     arrays = ", ".join(f"CAST(:{name} AS {kind}[])" for name, (kind, _) in columns.items())
     rows = session.execute(
         text(f"""
-            WITH o AS (SELECT * FROM unnest({arrays}) AS o ({", ".join(columns)})),
+            WITH o AS (
+                SELECT DISTINCT ON (id, claim) *
+                FROM unnest({arrays}) WITH ORDINALITY AS o ({", ".join(columns)}, nth)
+                ORDER BY id, claim, nth),
             was AS (
-                SELECT m.id, m.status, m.campaign_id FROM messages m JOIN o ON o.id = m.id
-                WHERE m.claims = o.claim AND (m.status = 'sending' OR (m.status = 'unknown' AND m.code = 'lease_expired'))
+                SELECT m.id, m.status, m.claims, m.campaign_id FROM messages m
+                JOIN o ON o.id = m.id AND o.claim = m.claims
+                WHERE m.status = 'sending' OR (m.status = 'unknown' AND m.code = 'lease_expired')
                 ORDER BY m.id FOR UPDATE OF m),
             changed AS (
                 UPDATE messages m SET
@@ -379,16 +382,16 @@ def record(session: Session, outcomes: Sequence[Outcome], now: datetime) -> Reco
                     attempts = m.attempts + o.spent,
                     gs_id = coalesce(o.gs_id, m.gs_id),
                     wa_id = coalesce(o.wa_id, m.wa_id),
-                    code = CASE WHEN o.verdict = '' AND o.status = 'pending' THEN m.code ELSE o.code END,
-                    reason = CASE WHEN o.verdict = '' AND o.status = 'pending' THEN m.reason ELSE o.reason END,
+                    code = CASE WHEN o.verdict = '' AND was.status = 'sending' THEN m.code ELSE o.code END,
+                    reason = CASE WHEN o.verdict = '' AND was.status = 'sending' THEN m.reason ELSE o.reason END,
                     http_status = coalesce(o.http_status, m.http_status),
                     released_at = NULL,
                     due_at = CASE WHEN o.status <> 'pending' THEN m.due_at
                                   WHEN o.verdict = '' THEN coalesce(m.due_at, :now) ELSE o.due_at END,
                     accepted_at = CASE WHEN o.status = 'accepted' THEN CAST(:now AS timestamptz) ELSE m.accepted_at END,
                     failed_at = CASE WHEN o.status = 'failed' THEN CAST(:now AS timestamptz) ELSE m.failed_at END,
-                    settled_at = CASE WHEN o.status = 'unknown' THEN CAST(:now AS timestamptz) ELSE m.settled_at END
-                FROM o JOIN was ON was.id = o.id WHERE m.id = o.id
+                    settled_at = CASE WHEN o.status = 'unknown' THEN CAST(:now AS timestamptz) END
+                FROM o JOIN was ON was.id = o.id AND was.claims = o.claim WHERE m.id = o.id
                 RETURNING m.id, m.campaign_id, was.status AS before, m.status, m.attempts, o.spent, o.verdict,
                     o.http_status, o.code, o.reason),
             errors AS (

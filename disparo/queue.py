@@ -4,10 +4,13 @@ A job names work ("this batch", "these ids"); the row is the truth. So a job tha
 the scheduler, and one that comes twice finds nothing to claim.
 """
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
 from celery import Celery
+from celery.app.amqp import AMQP
+from kombu.connection import Connection
 from kombu.exceptions import OperationalError
 
 from disparo.errors import RedisUnavailable, SettingsError
@@ -21,6 +24,18 @@ SEND_MESSAGES = "disparo.send_messages"
 
 #: A job is shorter than this by far; Redis hands out what is unacknowledged for longer a second time.
 VISIBILITY_TIMEOUT_SECONDS = 3600
+
+
+class _Connection(Connection):
+    """A connection that looks for a lost Redis every second or two; kombu's own waits grow up to 30 seconds."""
+
+    def ensure_connection(self, *args: Any, **options: Any) -> Any:
+        waits = {"interval_start": 0.5, "interval_step": 0.5, "interval_max": 2.0}
+        return super().ensure_connection(*args, **(waits | options))  # type: ignore[no-untyped-call]
+
+
+class _AMQP(AMQP):  # type: ignore[misc]  # Celery has no types
+    Connection = _Connection
 
 
 def broker_url(redis_url: str) -> str:
@@ -38,9 +53,23 @@ def broker_url(redis_url: str) -> str:
     )
 
 
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether a warning tells something: at each loss of the connection Celery explains a default set below."""
+    return "cancels all currently executed tasks" not in record.getMessage()
+
+
+def _in_a_sentence(record: logging.LogRecord) -> bool:
+    """Cut the traceback off an acknowledgement that Redis did not take: the job just comes once more."""
+    if isinstance(record.msg, str) and record.msg.startswith(("Couldn't ack", "Couldn't reject")):
+        record.levelno, record.levelname, record.exc_info = logging.WARNING, "WARNING", None
+    return True
+
+
 def make_celery(name: str, redis_url: str) -> Celery:
     """A Celery application on Redis with the settings that Disparo's promises need; nothing is opened yet."""
-    app = Celery(name, broker=broker_url(redis_url), set_as_current=False)
+    logging.getLogger("py.warnings").addFilter(_is_news)
+    logging.getLogger("celery.worker.request").addFilter(_in_a_sentence)
+    app = Celery(name, broker=broker_url(redis_url), amqp=_AMQP, set_as_current=False)
     app.conf.update(
         # One process is one sender: its threads send, so a second process inside it would be a second journal.
         worker_pool="threads",
@@ -66,6 +95,7 @@ def make_celery(name: str, redis_url: str) -> Celery:
         broker_connection_max_retries=None,
         # An exception in a job leaves it to the scheduler's next look, not to a second delivery in a loop.
         task_acks_on_failure_or_timeout=True,
+        # A thread cannot be cancelled; its job, delivered again, finds nothing to claim.
         worker_cancel_long_running_tasks_on_connection_loss=False,
         broker_transport_options={
             "visibility_timeout": VISIBILITY_TIMEOUT_SECONDS,
@@ -77,9 +107,6 @@ def make_celery(name: str, redis_url: str) -> Celery:
         },
         enable_utc=True,
         timezone="UTC",
-        # In memory: the schedule is code, and due work is rows.
-        beat_scheduler="celery.beat:Scheduler",
-        beat_max_loop_interval=1,
     )
     return app
 

@@ -7,14 +7,14 @@ never phones or codes.
 """
 
 import fcntl
+import json
 import os
 import re
 import threading
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
+from errno import EEXIST
 from pathlib import Path
-
-import orjson
 
 from disparo.batches import Outcome
 from disparo.statuses import Status
@@ -22,6 +22,7 @@ from disparo.statuses import Status
 #: A new file is begun past this, so that what was recorded can be deleted.
 SEGMENT_BYTES = 4 * 1024 * 1024
 _NAME = re.compile(r"(?P<owner>[\w.-]+)\.lock")
+_SEGMENT = re.compile(r"(?P<owner>[\w.-]+)\.(?P<n>[0-9]+)\.journal")
 
 
 class JournalFull(Exception):
@@ -33,6 +34,8 @@ class _Segment:
     path: Path
     descriptor: int
     size: int = 0
+    #: Its last line may be torn, so that the next one begins with a line break.
+    torn: bool = False
     #: Requests whose start stands here and whose outcome is not in the database yet.
     open: int = 0
 
@@ -45,17 +48,28 @@ class Journal:
 
         Raises:
           OSError: The folder cannot be written.
-          BlockingIOError: A living process has that name.
+          FileExistsError: Another process has or had that name.
         """
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.owner, self._folder = owner, folder
         self._mutex = threading.Lock()
         self._number = 0
-        # The lock comes first: a journal without one is being made, a journal whose lock can be had is dead.
-        self._lock = os.open(folder / f"{owner}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self._closed = False
         self._where: dict[tuple[int, int], _Segment] = {}
-        self._segment = self._new_segment()
+        # The lock file appears under its name only when it is locked: one that could be had for a moment
+        # would be taken for a dead process's and deleted.
+        lock, coming = folder / f"{owner}.lock", folder / f".{owner}.coming"
+        if lock.exists():
+            raise FileExistsError(EEXIST, f"another process has or had the name {owner}", str(lock))
+        self._lock = os.open(coming, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._segment = self._new_segment()
+            coming.rename(lock)
+        except OSError:
+            coming.unlink(missing_ok=True)
+            os.close(self._lock)
+            raise
 
     def start(self, message_id: int, claim: int) -> None:
         """Write down that a request is about to begin.
@@ -66,7 +80,7 @@ class Journal:
         line = b"S %d %d\n" % (message_id, claim)
         with self._mutex:
             segment = self._segment
-            if segment.size > SEGMENT_BYTES:
+            if segment.size > SEGMENT_BYTES and not self._closed:
                 segment = self._segment = self._rotated()
             self._write(segment, line)
             segment.open += 1
@@ -78,7 +92,8 @@ class Journal:
         Raises:
           JournalFull: It could not be written; the outcome is still to be recorded.
         """
-        line = b"A %s\n" % orjson.dumps(asdict(outcome))
+        # Escaped to ASCII, for whatever the provider's words hold. Its id of the recipient is a phone.
+        line = b"A %s\n" % json.dumps(asdict(outcome) | {"wa_id": None}).encode()
         with self._mutex:
             # Beside its start, so that both are deleted together.
             self._write(self._where.get((outcome.message_id, outcome.claim), self._segment), line)
@@ -86,6 +101,8 @@ class Journal:
     def recorded(self, outcomes: list[Outcome]) -> None:
         """Forget requests whose outcomes are in the database; files that hold nothing else are deleted."""
         with self._mutex:
+            if self._closed:
+                return
             for outcome in outcomes:
                 segment = self._where.pop((outcome.message_id, outcome.claim), None)
                 if segment is None:
@@ -97,27 +114,44 @@ class Journal:
                 os.ftruncate(self._segment.descriptor, 0)
                 self._segment.size = 0
 
-    def close(self) -> None:
-        """Give the name up; what is still open stays for whoever adopts it."""
+    def close(self, *, all_recorded: bool = True) -> None:
+        """Give the name up; what is still open stays for whoever adopts it.
+
+        Args:
+          all_recorded: Every row that this process claimed has its outcome in the database. Otherwise the
+            journal stays, because who adopts it returns those that were never started.
+        """
         with self._mutex:
-            open_requests = len(self._where)
-            os.close(self._segment.descriptor)
-            if not open_requests:
+            if self._closed:
+                return
+            self._closed = True
+            for segment in {id(one): one for one in (self._segment, *self._where.values())}.values():
+                os.close(segment.descriptor)
+            if all_recorded and not self._where:
                 for path in _segments(self._folder, self.owner):
                     path.unlink(missing_ok=True)
                 (self._folder / f"{self.owner}.lock").unlink(missing_ok=True)
             os.close(self._lock)
 
     def _write(self, segment: _Segment, line: bytes) -> None:
+        if self._closed:
+            # Its descriptors may be another file's by now.
+            raise JournalFull(f"the journal {segment.path} is closed")
+        if segment.torn:
+            line = b"\n" + line
         try:
             written = os.write(segment.descriptor, line)
         except OSError as err:
             raise JournalFull(f"the journal {segment.path} cannot be written: {err.strerror}") from err
         if written != len(line):
             # What was torn off would spoil the next line, and with it a start that must not be missed.
-            os.ftruncate(segment.descriptor, segment.size)
+            try:
+                os.ftruncate(segment.descriptor, segment.size)
+            except OSError:
+                segment.torn = True
             raise JournalFull(f"the journal {segment.path} cannot be written: no space left")
         segment.size += written
+        segment.torn = False
 
     def _rotated(self) -> _Segment:
         old = self._segment
@@ -138,25 +172,19 @@ class Journal:
 
 @dataclass(slots=True)
 class DeadJournal:
-    """The journal of a dead process, held by its lock until `close`."""
+    """The journal of a dead process, under its lock while `dead` is at it."""
 
     owner: str
     #: message id → last claim whose request was started.
     started: dict[int, int]
     answers: list[Outcome]
     _folder: Path
-    _lock: int
-    _settled: bool = field(default=False)
 
     def settled(self) -> None:
         """Everything in it is in the database: delete it."""
         for path in _segments(self._folder, self.owner):
             path.unlink(missing_ok=True)
         (self._folder / f"{self.owner}.lock").unlink(missing_ok=True)
-
-    def close(self) -> None:
-        """Give the lock back."""
-        os.close(self._lock)
 
 
 def dead(folder: Path) -> Iterator[DeadJournal]:
@@ -180,12 +208,10 @@ def dead(folder: Path) -> Iterator[DeadJournal]:
         if not same:
             os.close(lock)
             continue
-        started, answers = _read(folder, match["owner"])
-        found = DeadJournal(match["owner"], started, answers, folder, lock)
         try:
-            yield found
+            yield DeadJournal(match["owner"], *_read(folder, match["owner"]), folder)
         finally:
-            found.close()
+            os.close(lock)
 
 
 def _read(folder: Path, owner: str) -> tuple[dict[int, int], list[Outcome]]:
@@ -198,7 +224,7 @@ def _read(folder: Path, owner: str) -> tuple[dict[int, int], list[Outcome]]:
                     message_id, claim = map(int, line[2:].split(b" "))
                     started[message_id] = max(claim, started.get(message_id, 0))
                 elif line.startswith(b"A "):
-                    answers.append(_outcome(orjson.loads(line[2:])))
+                    answers.append(_outcome(json.loads(line[2:])))
             except (ValueError, KeyError, TypeError):
                 # The last line of a killed process may be torn; a torn start was never followed by a request.
                 continue
@@ -210,8 +236,8 @@ def _outcome(values: dict[str, object]) -> Outcome:
 
 
 def _segments(folder: Path, owner: str) -> list[Path]:
-    found = folder.glob(f"{owner}.*.journal")
-    return sorted(found, key=lambda path: int(path.name.rsplit(".", 2)[1]))
+    found = [(match, path) for path in folder.iterdir() if (match := _SEGMENT.fullmatch(path.name))]
+    return [path for _, path in sorted((int(m["n"]), path) for m, path in found if m["owner"] == owner)]
 
 
 def _drop(segment: _Segment) -> None:

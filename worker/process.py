@@ -1,16 +1,15 @@
 """The sender of this process: made when the worker starts, drained when it is told to stop."""
 
-import os
 import threading
-from pathlib import Path
 from typing import Any
 
 from celery import Celery
-from celery.signals import worker_init, worker_process_shutdown, worker_shutdown, worker_shutting_down
+from celery.concurrency import get_implementation
+from celery.signals import worker_init, worker_shutdown, worker_shutting_down
 
 from disparo import log, schema
 from disparo.connections import Connections
-from disparo.errors import DisparoError
+from disparo.errors import DisparoError, SettingsError
 from worker.sender import Sender
 
 logger = log.get(__name__)
@@ -20,57 +19,77 @@ GRACE_SECONDS = 20.0
 
 
 class Process:
-    """Holds the one sender of a worker process; a forked child makes its own."""
+    """Holds the one sender of a worker process, from its start to its end."""
 
     def __init__(self, connections: Connections) -> None:
         self.connections = connections
-        self.queues = ""
         self._sender: Sender | None = None
-        self._pid = 0
-        self._mutex = threading.Lock()
+        self._draining: threading.Thread | None = None
 
     @property
     def sender(self) -> Sender:
-        """The sender of this very process."""
-        with self._mutex:
-            if self._sender is None or self._pid != os.getpid():
-                if self._sender is not None:
-                    # Connections of the parent must not be used, nor closed, by its child.
-                    self.connections.engine.dispose(close=False)
-                self._sender, self._pid = Sender(self.connections, queues=self.queues), os.getpid()
-            return self._sender
+        """The sender of this process; once it drains, it hands back whatever job still comes."""
+        if self._sender is None:
+            raise RuntimeError("jobs come only after the worker has started")
+        return self._sender
+
+    def start(self, queues: str) -> None:
+        """Look whether everything is there, and take up work.
+
+        Raises:
+          DisparoError: PostgreSQL, its tables, Redis or the journal's folder are not as they must be.
+        """
+        schema.require_current(self.connections.engine)
+        # Redis is asked too: Celery would try for ever, and nobody would see why nothing is sent.
+        self.connections.limiter.was_emptied()
+        self._sender = Sender(self.connections, queues=queues)
+        logger.info(
+            "worker_ready", worker=self._sender.name, queues=queues, home=str(self.connections.settings.home)
+        )
+
+    def stop(self) -> None:
+        """Begin to drain, in a thread of its own; safe in a signal handler, and any number of times."""
+        if self._sender is None or self._draining is not None:
+            return
+        # Not a daemon: a second Ctrl-C ends Celery's own threads at once, never a drain.
+        self._draining = threading.Thread(
+            target=self._sender.close, args=(GRACE_SECONDS,), name="drain", daemon=False
+        )
+        self._draining.start()
 
     def drain(self) -> None:
         """Put back what was not started and wait for what was."""
-        with self._mutex:
-            if self._sender is not None and self._pid == os.getpid():
-                self._sender.close(GRACE_SECONDS)
-                self._sender = None
+        self.stop()
+        if self._draining is not None:
+            self._draining.join()
 
 
 def attach(app: Celery, process: Process) -> None:
     """Tie the process's sender to Celery's start and stop."""
 
     @worker_init.connect(weak=False)
-    def start(**_: Any) -> None:
+    def start(sender: Any, **_: Any) -> None:
         try:
-            schema.require_current(process.connections.engine)
-            process.queues = ",".join(sorted(app.amqp.queues)) if app.amqp.queues else ""
-            name = process.sender.name
+            _require_threads(sender.pool_cls)
+            process.start(",".join(sorted(app.amqp.queues.consume_from)))
         except DisparoError as err:
             raise SystemExit(f"this worker cannot start: {err}") from err
-        logger.info("worker_ready", worker=name, home=str(Path(process.connections.settings.home)))
 
     @worker_shutting_down.connect(weak=False)
     def stop(**_: Any) -> None:
-        # Jobs that wait for room must end, or the warm shutdown waits for them.
-        threading.Thread(target=process.drain, name="drain", daemon=False).start()
+        # At once: jobs that wait for room must end, or the warm shutdown waits for them.
+        process.stop()
 
     @worker_shutdown.connect(weak=False)
     def stopped(**_: Any) -> None:
+        # Celery has joined the jobs' threads by now, so nothing can come to the sender any more.
         process.drain()
         process.connections.close()
 
-    @worker_process_shutdown.connect(weak=False)
-    def child_stopped(**_: Any) -> None:
-        process.drain()
+
+def _require_threads(pool: Any) -> None:
+    if get_implementation(pool) is not get_implementation("threads"):
+        raise SettingsError(
+            "it runs with Celery's thread pool only, since one process is one sender with one journal; "
+            "leave -P (--pool) out, and start more workers instead"
+        )

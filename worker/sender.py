@@ -29,7 +29,7 @@ from disparo import apps, batches, db, log, recovery, retry
 from disparo.batches import Claimed, Job, Outcome
 from disparo.campaigns import compile_message
 from disparo.connections import Connections
-from disparo.errors import DisparoError, InputError, RedisUnavailable, SettingsError
+from disparo.errors import DatabaseUnavailable, DisparoError, InputError, RedisUnavailable, SettingsError
 from disparo.gupshup.answers import Judgement, judge
 from disparo.gupshup.client import Client, endpoint
 from disparo.ratelimit import Permits, Stopped, Wait
@@ -37,6 +37,7 @@ from disparo.recipients import render
 from disparo.rendering import Content
 from disparo.settings import token_variable
 from disparo.statuses import Status, Verdict
+from disparo.whatsapp import codes
 from worker import journal
 
 #: No row is claimed earlier than this before its instant.
@@ -149,12 +150,12 @@ class Sender:
         self._heap: list[_Ready] = []
         self._order = 0
         self._heap_changed = threading.Condition()
+        self._no_more_rows = False
         self._finished = 0
         self._in_flight = 0
         self._per_second = 0.0
-        self._outcomes: queue.SimpleQueue[
-            tuple[Outcome, Judgement | None, Claimed | None, Route | None] | None
-        ] = queue.SimpleQueue()
+        self._outcomes: queue.SimpleQueue[Outcome | None] = queue.SimpleQueue()
+        self._all_recorded = True
         self._minder = threading.Thread(target=self._mind, name="minder", daemon=True)
         self._recorder = threading.Thread(target=self._record, name="recorder", daemon=True)
         self._posters = [
@@ -223,6 +224,10 @@ class Sender:
         quick = int(self._per_second * LATE_SECONDS)
         return min(batches.JOB_ROWS, max(1, int(rate * HORIZON_SECONDS)), max(free, quick, 1))
 
+    def is_held_up(self) -> bool:
+        """Whether nothing may be claimed for a moment: the journal cannot be written."""
+        return time.monotonic() < self._paused_until
+
     def acquire(self, app_id: int, permits: int, rate: float) -> Permits | Wait | Stopped:
         """Permits for instants within the horizon."""
         return self._connections.limiter.acquire(app_id, permits, rate, HORIZON_SECONDS)
@@ -277,7 +282,7 @@ class Sender:
                         self._in_flight += 1
                         return heapq.heappop(self._heap)
                     self._heap_changed.wait(wait)
-                elif self._closing.is_set():
+                elif self._no_more_rows:
                     return None
                 else:
                     self._heap_changed.wait()
@@ -292,8 +297,13 @@ class Sender:
         except InputError as err:
             return self._refused(row, "rendering", str(err))
         except SettingsError as err:
-            self._trip(route, "app", "", "no_token", str(err), "", row)
+            self._trip(route, "app", "", "no_token", str(err), codes.lookup("no_token").hint, row)
             return self._put_back(row)
+        except (DisparoError, DBAPIError) as err:
+            self.tell("sending_waits", err)
+            return self._put_back(row)
+        except Exception as err:  # noqa: BLE001 - nothing was sent: it is this row's fault alone
+            return self._refused(row, "rendering", f"{type(err).__name__}: {err}")
         if not self._wanted(row):
             return self._put_back(row)
         try:
@@ -303,18 +313,21 @@ class Sender:
             self.tell("journal_full", err)
             return self._put_back(row)
         answer = self._client.post(route.url, token, body)
-        judgement = judge(answer)
+        judgement = judge(answer, session=row.template is None)
         outcome = self._outcome(row, judgement)
         try:
             self._journal.answer(outcome)
         except journal.JournalFull as err:
             self.tell("journal_full", err)
-        self._act(row, route, judgement)
-        self._outcomes.put((outcome, judgement, row, route))
+        try:
+            self._act(row, route, judgement)
+        finally:
+            # Whatever follows from it, the answer is known.
+            self._outcomes.put(outcome)
         return None
 
     def _wanted(self, row: Claimed) -> bool:
-        if self._closing.is_set() or self._stops.forbid(row) or time.monotonic() < self._paused_until:
+        if self._closing.is_set() or self._stops.forbid(row) or self.is_held_up():
             return False
         tripped = self._tripped
         return not tripped or not (
@@ -333,6 +346,9 @@ class Sender:
                 self.tell("redis_unavailable", err)
                 return False
             if isinstance(granted, Stopped):
+                return False
+            if isinstance(granted, Wait) and granted.seconds > HORIZON_SECONDS:
+                # A cool-down holds no thread: the row is put back and claimed again when its turn comes.
                 return False
             wait = granted.seconds if isinstance(granted, Wait) else granted.wait_seconds
             if self._closing.wait(wait):
@@ -457,31 +473,27 @@ class Sender:
             self.tell("stop_not_stored", err)
 
     def _put_back(self, row: Claimed) -> None:
-        self._outcomes.put((Outcome(row.id, row.claim, Status.PENDING), None, row, None))
+        self._outcomes.put(Outcome(row.id, row.claim, Status.PENDING))
 
     def _refused(self, row: Claimed, code: str, reason: str) -> None:
-        outcome = Outcome(
-            row.id, row.claim, Status.FAILED, verdict=str(Verdict.MESSAGE_PERMANENT), code=code, reason=reason
+        permanent = str(Verdict.MESSAGE_PERMANENT)
+        self._outcomes.put(
+            Outcome(row.id, row.claim, Status.FAILED, verdict=permanent, code=code, reason=reason)
         )
-        self._outcomes.put((outcome, None, row, None))
 
     def _give_up(self, row: Claimed, err: Exception) -> None:
+        """The request may be under way, and our own code failed: nobody knows. A known answer came first."""
         logger.error("send_failed", message_id=row.id, exc_info=err)
         reason = f"an error of Disparo itself: {type(err).__name__}"
         self._outcomes.put(
-            (
-                Outcome(
-                    row.id,
-                    row.claim,
-                    Status.UNKNOWN,
-                    spent=True,
-                    verdict="unknown",
-                    code="internal",
-                    reason=reason,
-                ),
-                None,
-                row,
-                None,
+            Outcome(
+                row.id,
+                row.claim,
+                Status.UNKNOWN,
+                spent=True,
+                verdict="unknown",
+                code="internal",
+                reason=reason,
             )
         )
 
@@ -490,15 +502,14 @@ class Sender:
     def _record(self) -> None:
         last = False
         while not last:
-            first = self._outcomes.get()
-            group, until = [first], time.monotonic() + GROUP_SECONDS
+            group, until = [self._outcomes.get()], time.monotonic() + GROUP_SECONDS
             while len(group) < GROUP_ROWS and group[-1] is not None:
                 try:
                     group.append(self._outcomes.get(timeout=max(0.0, until - time.monotonic())))
                 except queue.Empty:
                     break
             last = group[-1] is None
-            outcomes = [entry[0] for entry in group if entry is not None]
+            outcomes = [outcome for outcome in group if outcome is not None]
             if outcomes:
                 self._record_group(outcomes)
 
@@ -511,21 +522,23 @@ class Sender:
                     batches.record(session, outcomes, now)
                 self._journal.recorded(outcomes)
                 return
-            except (DisparoError, DBAPIError) as err:
-                if isinstance(err, DBAPIError) and not db.is_unavailable(err) and len(outcomes) > 1:
+            except Exception as err:  # whatever it is, the other outcomes must be recorded
+                if _may_pass(err):
+                    self.tell("outcomes_wait_for_database", err)
+                    if not self._closing.is_set() or delay < 3:
+                        time.sleep(delay)
+                        delay = min(2.0 if not self._closing.is_set() else 4.0, delay * 2)
+                        continue
+                elif len(outcomes) > 1:
                     # One outcome that cannot be stored must not hold the others.
-                    logger.exception("group_not_recorded", exc_info=err)
                     for outcome in outcomes:
                         self._record_group([outcome])
                     return
-                if isinstance(err, DBAPIError) and not db.is_unavailable(err):
-                    logger.exception("outcome_not_recorded", message_id=outcomes[0].message_id, exc_info=err)
-                    return
-                self.tell("outcomes_wait_for_database", err)
-                if self._closing.is_set() and delay > 3:
-                    return
-                time.sleep(delay)
-                delay = min(2.0 if not self._closing.is_set() else 4.0, delay * 2)
+                else:
+                    logger.exception("outcome_not_recorded", message_id=outcomes[0].message_id)
+                # It stays in the journal, for whoever adopts it.
+                self._all_recorded = False
+                return
 
     # -- minding -------------------------------------------------------------------------------------
 
@@ -542,8 +555,8 @@ class Sender:
                 self._look()
                 if turn % 2 == 0:
                     self._settle_dead()
-            except (DisparoError, DBAPIError, OSError) as err:
-                self.tell("database_unavailable", err)
+            except Exception as err:  # noqa: BLE001 - without this thread no stop would be seen any more
+                self.tell("minding_failed", err)
             turn += 1
 
     def _look(self) -> None:
@@ -601,18 +614,23 @@ class Sender:
             self._heap_changed.notify_all()
         for runner in runners:
             runner.join(max(0.1, until - time.monotonic()))
+        # Only now: a runner that was just claiming has handed over rows that must be put back.
+        with self._heap_changed:
+            self._no_more_rows = True
+            self._heap_changed.notify_all()
         self.hand_back([job for runner in runners for job in runner.left()])
         for poster in self._posters:
             poster.join(max(0.0, until - time.monotonic()))
         self._outcomes.put(None)
         self._recorder.join(max(2.0, until - time.monotonic()))
+        late = any(thread.is_alive() for thread in (self._recorder, *self._posters, *runners))
         try:
             with self._session() as (session, _):
                 session.execute(text("DELETE FROM workers WHERE name = :name"), {"name": self.name})
         except (DisparoError, DBAPIError) as err:
             self.tell("database_unavailable", err)
         self._minder.join(2.0)
-        self._journal.close()
+        self._journal.close(all_recorded=self._all_recorded and not late)
         self._client.close()
 
     def tell(self, event: str, err: Exception) -> None:
@@ -629,6 +647,11 @@ class Sender:
     def closing(self) -> threading.Event:
         """Set once the sender drains."""
         return self._closing
+
+
+def _may_pass(err: Exception) -> bool:
+    """Whether the same statement may succeed later: the fault is the server's or the connection's."""
+    return isinstance(err, DatabaseUnavailable) or (isinstance(err, DBAPIError) and db.is_unavailable(err))
 
 
 class _Timed:
@@ -704,6 +727,8 @@ class _Runner(threading.Thread):
         """Permits for what can leave soon, then as many rows."""
         sender = self._sender
         route = sender.route(self._app_id)
+        if sender.is_held_up():
+            return self._pause(STOPS_SECONDS)
         with self._changed:
             wanted = sum(one.size for one in self._jobs)
         room = min(wanted, sender.room(route.rate))

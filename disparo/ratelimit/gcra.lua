@@ -1,7 +1,8 @@
 -- Permits of one app, spaced so that no second holds more than the rate.
 --
 -- Generic cell rate algorithm (ITU-T I.371) with no burst: each permit is an instant, and the next one is
--- 1/rate later. Times are microseconds of this server's clock, so that all workers agree.
+-- 1/rate later. Times are microseconds of this server's clock, so that all workers agree. The first permit
+-- of a call is a whole microsecond, rounded up: rounding to the nearest would let a second hold one too many.
 --
 -- KEYS[1]  the next free instant of the app
 -- KEYS[2]  the stop of the app, if one is in force
@@ -25,7 +26,7 @@ if free then
 else
   -- Redis is new or was emptied: permits granted before may lie ahead of us by the horizon at most, and
   -- the next one is an interval later (a second is enough: the rate is per second).
-  free = now + horizon + math.min(interval, 1000000)
+  free = now + horizon + math.ceil(math.min(interval, 1000000))
 end
 -- What was not used is gone: catching up would be a burst.
 if free < now then
@@ -33,9 +34,9 @@ if free < now then
 end
 local latest = now + horizon
 if free > latest then
-  redis.call('SET', KEYS[1], string.format('%.3f', free))
-  return {1, string.format('%.0f', now), string.format('%.3f', free)}
+  redis.call('SET', KEYS[1], string.format('%.0f', free))
+  return {1, string.format('%.0f', now), string.format('%.0f', free)}
 end
 local n = math.min(wanted, math.floor((latest - free) / interval) + 1)
-redis.call('SET', KEYS[1], string.format('%.3f', free + n * interval))
-return {0, string.format('%.0f', now), string.format('%.3f', free), n}
+redis.call('SET', KEYS[1], string.format('%.0f', free + math.ceil(n * interval)))
+return {0, string.format('%.0f', now), string.format('%.0f', free), n}

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from redis import Redis
+from redis import BlockingConnectionPool, Redis
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
@@ -16,7 +16,7 @@ _COOL_DOWN = """
 local clock = redis.call('TIME')
 local free = clock[1] * 1000000 + clock[2] + tonumber(ARGV[1])
 if free > tonumber(redis.call('GET', KEYS[1]) or 0) then
-  redis.call('SET', KEYS[1], string.format('%.3f', free))
+  redis.call('SET', KEYS[1], string.format('%.0f', free))
 end
 """
 #: Present while Redis still holds what Disparo put there; missing once it was emptied.
@@ -25,15 +25,18 @@ _EPOCH = "disparo:epoch"
 
 def connect(redis_url: str, *, max_connections: int = 16) -> Redis:
     """A client with bounded connections and waits; nothing is opened yet."""
-    return Redis.from_url(
+    # Threads beyond the connections wait for one: a full pool is no Redis that does not answer.
+    pool = BlockingConnectionPool.from_url(
         redis_url,
+        max_connections=max_connections,
+        timeout=5,
         socket_timeout=5,
         socket_connect_timeout=5,
         health_check_interval=10,
-        max_connections=max_connections,
         # A permit call that is repeated would reserve twice; the caller asks again by itself.
         retry=Retry(NoBackoff(), 0),
     )
+    return Redis.from_pool(pool)
 
 
 class RedisRateLimiter:

@@ -1045,7 +1045,7 @@ def _unknown_type(message: JSONObject) -> Fault:
         return Fault("type", f"is required{hint}", limit=known)
     return Fault(
         "type",
-        f"is not a known type of message; known are {known}. "
+        f"{_cut(message['type'])!r} is not a known type of message; known are {known}. "
         "With raw: true a message of any other type is sent unchecked",
         _cut(message["type"]),
         known,

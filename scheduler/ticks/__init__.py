@@ -37,7 +37,8 @@ TICKS = {
 def register(app: Celery, connections: Connections) -> None:
     """Register every tick under its fixed name."""
     for name, tick in TICKS.items():
-        app.task(name=name)(_task(name, tick, connections))
+        # Not shared: every other Celery application of the process, the enqueuing one too, would get it.
+        app.task(name=name, shared=False)(_task(name, tick, connections))
 
 
 def _task(name: str, tick: Tick, connections: Connections) -> Callable[[], None]:

@@ -1,5 +1,6 @@
 """What may leave next, per app: about two seconds of its rate are kept in the queue."""
 
+from collections import deque
 from collections.abc import Callable
 
 from sqlalchemy import text
@@ -38,10 +39,23 @@ def run(connections: Connections, session: Session) -> Callable[[], None]:
 
 
 def enqueue(connections: Connections, jobs: list[Job]) -> None:
-    """Name jobs to the workers; one that cannot be enqueued is silent, and named again after a minute."""
-    for job in jobs:
-        queue = URGENT if job.lane == Lane.PAYMENT else BULK
-        if job.batch_id is not None:
-            connections.queue.send_batch(job.batch_id, queue=queue)
-        else:
-            connections.queue.send_messages(job.app_id, job.message_ids, queue=queue)
+    """Name jobs to the workers. Those that cannot be enqueued are named again by the next tick."""
+    left = deque(jobs)
+    try:
+        while left:
+            job = left[0]
+            queue = URGENT if job.lane == Lane.PAYMENT else BULK
+            if job.batch_id is not None:
+                connections.queue.send_batch(job.batch_id, queue=queue)
+            else:
+                connections.queue.send_messages(job.app_id, job.message_ids, queue=queue)
+            left.popleft()
+    finally:
+        if left:
+            # The first of them may be in the queue all the same; a job that comes twice finds nothing to claim.
+            with connections.session() as session:
+                batches.hand_back(
+                    session,
+                    [job.batch_id for job in left if job.batch_id is not None],
+                    [message_id for job in left for message_id in job.message_ids],
+                )

@@ -4,8 +4,9 @@ from collections.abc import Callable
 
 from sqlalchemy.orm import Session
 
-from disparo import db, reminders
+from disparo import batches, db, reminders
 from disparo.connections import Connections
+from disparo.errors import RedisUnavailable
 
 
 def run(connections: Connections, session: Session) -> Callable[[], None] | None:
@@ -15,7 +16,13 @@ def run(connections: Connections, session: Session) -> Callable[[], None] | None
         return None
 
     def enqueue() -> None:
-        for app_id, message_ids in made.items():
-            connections.queue.send_messages(app_id, message_ids)
+        try:
+            for app_id, message_ids in made.items():
+                connections.queue.send_messages(app_id, message_ids)
+        except RedisUnavailable:
+            # Named again as soon as Redis is back, not when they have been silent for a minute.
+            with connections.session() as again:
+                batches.hand_back(again, [], [message_id for ids in made.values() for message_id in ids])
+            raise
 
     return enqueue
