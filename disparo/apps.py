@@ -2,6 +2,7 @@
 
 import getpass
 import math
+import re
 from datetime import datetime
 from typing import Any
 
@@ -12,12 +13,16 @@ from sqlalchemy.orm import Session
 from disparo import windows as send_windows
 from disparo.errors import InputError, NotFoundError
 from disparo.models import Action, App, Stop
-from disparo.settings import APP_NAME, checked_base_url
+from disparo.settings import APP_NAME, checked_base_url, token_variable
 from disparo.statuses import AppState, Lane, Status
 
 #: Requests per second where nothing else is known. Source: Gupshup, "Partner Rate Limits" (all other APIs:
 #: 10 in 1 second), read 2026-11-21.
 DEFAULT_RATE = 10.0
+#: A slower app would look like one that stands still.
+SLOWEST_RATE = 1e-6
+# It becomes a part of the endpoint's path.
+_GS_APP_ID = re.compile(r"[A-Za-z0-9][\w-]{0,99}", re.ASCII)
 #: The code of a stop that a person ordered.
 OPERATOR = "operator"
 
@@ -43,8 +48,21 @@ def configure(
         raise InputError(f"{name!r} is no app name: use 1 to 40 of a-z, 0-9 and -, for example loja-sul")
     if rate is not None and not (rate > 0 and math.isfinite(rate)):
         raise InputError(f"--rate {rate:g}: give requests per second, any number above 0")
-    if gs_app_id is not None and not (gs_app_id.strip() and gs_app_id.isprintable()):
-        raise InputError("--id is the APP_ID of the app at Gupshup; it must not be empty")
+    if rate is not None and rate < SLOWEST_RATE:
+        raise InputError(f"--rate {rate:g}: that is less than one request in ten days")
+    if name.endswith("-file"):
+        raise InputError(
+            f"an app cannot be named {name}: the variable of its token would be that of a file for "
+            f"{name.removesuffix('-file')}; take another name"
+        )
+    if gs_app_id is not None and not _GS_APP_ID.fullmatch(gs_app_id.strip()):
+        raise InputError(
+            "--id is the APP_ID of the app at Gupshup, up to 100 letters, digits and - as its page shows it"
+        )
+    if gs_app_id is not None and gs_app_id.strip().startswith("sk_"):
+        raise InputError(
+            f"--id is the APP_ID of the app at Gupshup, and this is a token: keep it in {token_variable(name)}"
+        )
     if base_url:
         try:
             base_url = checked_base_url(base_url)

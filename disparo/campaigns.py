@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Literal, Self
 from zoneinfo import ZoneInfo
 
@@ -78,6 +78,14 @@ class CampaignFile(BaseModel):
             return self.dedupe
         return "recipient" if self.lane is Lane.MARKETING else "key"
 
+    @property
+    def without_effect(self) -> list[str]:
+        """Settings that the file gives and that this version keeps without acting on them."""
+        given = [
+            name for name in ("max_per_second", "stop_if", "fallback", "normalise") if getattr(self, name)
+        ]
+        return given + (["on_unknown: resend"] if self.on_unknown != "hold" else [])
+
     def digest(self) -> str:
         """sha256 of what the file means."""
         meaning = json.dumps(self.model_dump(mode="json"), sort_keys=True)
@@ -104,6 +112,8 @@ def parse_file(document: Any, file_name: str) -> CampaignFile:
                 told.append(f"{where}: no such setting; there are {', '.join(CampaignFile.model_fields)}")
             elif one["type"] == "missing":
                 told.append(f"{where} is missing")
+            elif one["type"] == "string_type":
+                told.append(f"{where}: is no text; write it in quotes")
             else:
                 told.append(f"{where}: {one['msg'].removeprefix('Value error, ')}".removeprefix(": "))
         raise InputError(f"{file_name}: {'; '.join(told)}") from err
@@ -136,11 +146,17 @@ def create(
     Raises:
       ConflictError: It was launched already, or its unfinished import is of another file or content.
     """
+    # Two that launch the same name at once: the second waits here for the first one's commit.
+    session.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 20))"), {"name": file.name})
     campaign = session.scalars(
         select(Campaign).where(Campaign.name == file.name).with_for_update()
     ).one_or_none()
     if campaign is not None:
-        return campaign, _unfinished(session, campaign, file, audience_digest)
+        found = _unfinished(session, campaign, file, audience_digest)
+        # Nothing of it has left yet, so what was said last holds.
+        campaign.launch_at, campaign.not_after = launch_at, not_after
+        session.flush()
+        return campaign, found
     _, message = payloads.split(file.message)
     campaign = Campaign(
         name=file.name,
@@ -171,13 +187,33 @@ def create(
     return campaign, started
 
 
-def _unfinished(session: Session, campaign: Campaign, file: CampaignFile, audience_digest: str) -> Import:
-    if campaign.state != CampaignState.IMPORTING:
-        launched = campaign.launched_at or campaign.created_at
+def refuse_launched(session: Session, name: str) -> None:
+    """Return when a campaign of that name may still be imported: none exists, or its import is unfinished.
+
+    Raises:
+      ConflictError: It was launched already; says when and by whom.
+    """
+    campaign = session.scalars(select(Campaign).where(Campaign.name == name)).one_or_none()
+    if campaign is not None:
+        _refuse_launched(campaign)
+
+
+def _refuse_launched(campaign: Campaign) -> None:
+    if campaign.state == CampaignState.IMPORTING:
+        return
+    if campaign.launched_at is None:
         raise ConflictError(
-            f"{campaign.name} was launched at {launched:%Y-%m-%d %H:%M} UTC by {campaign.created_by} "
-            f"({campaign.total:,} messages, now {campaign.state}); nothing done. Another campaign needs another name"
+            f"{campaign.name} was cancelled before it was launched; nothing done. Give the campaign another name"
         )
+    raise ConflictError(
+        f"{campaign.name} was launched at {campaign.launched_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC by "
+        f"{campaign.created_by} ({campaign.total:,} messages, now {campaign.state}); nothing done. "
+        "Another campaign needs another name"
+    )
+
+
+def _unfinished(session: Session, campaign: Campaign, file: CampaignFile, audience_digest: str) -> Import:
+    _refuse_launched(campaign)
     found = session.scalars(select(Import).where(Import.campaign_id == campaign.id)).one()
     if campaign.content_digest != file.digest() or found.digest != audience_digest:
         raise ConflictError(
@@ -188,7 +224,13 @@ def _unfinished(session: Session, campaign: Campaign, file: CampaignFile, audien
 
 
 def launch(session: Session, campaign: Campaign, now: datetime, *, by: str | None = None) -> None:
-    """Freeze the audience and let it go: at once, or at ``launch_at``."""
+    """Freeze the audience and let it go: at once, or at ``launch_at``.
+
+    Raises:
+      ConflictError: It is no longer being imported: launched by another process, or cancelled.
+    """
+    session.refresh(campaign, with_for_update=True)
+    _refuse_launched(campaign)
     campaign.total = session.execute(
         select(func.count()).select_from(Message).where(Message.campaign_id == campaign.id)
     ).scalar_one()
@@ -352,9 +394,9 @@ def status(session: Session, campaign: Campaign, now: datetime, zone: ZoneInfo) 
     ]
     left = counts[Status.PENDING] + counts[Status.SENDING]
     window_shut = campaign.id in shut(session, now, zone)
-    limited_by = _limited_by(campaign, app, counts, rate, bool(held), window_shut, live_workers(session))
+    workers = live_workers(session)
+    limited_by = _limited_by(campaign, app, counts, rate, bool(held), window_shut, workers)
     loaded = session.scalars(select(Import).where(Import.campaign_id == campaign.id)).first()
-    expected = min(app.rate, campaign.max_per_second or app.rate)
     moving = campaign.state == CampaignState.RUNNING and limited_by in (
         LimitedBy.NONE,
         LimitedBy.RATE,
@@ -369,9 +411,10 @@ def status(session: Session, campaign: Campaign, now: datetime, zone: ZoneInfo) 
         "counts": counts,
         "failures": failures(session, campaign.id) if counts[Status.FAILED] else [],
         "rate": round(rate, 1),
-        "eta_seconds": round(left / (rate or expected)) if moving and left else (0 if not left else None),
+        "eta_seconds": round(left / (rate or app.rate)) if moving and left else (0 if not left else None),
         "limited_by": limited_by,
         "pause_reason": campaign.pause_reason or (held[0].reason if held else None),
+        "workers": workers,
         "stops": [
             {"scope": s.scope, "key": s.key or None, "code": s.code, "reason": s.reason, "hint": s.hint}
             for s in held
@@ -404,11 +447,10 @@ def _limited_by(
         return LimitedBy.WINDOW
     if not workers:
         return LimitedBy.NO_WORKER
-    return (
-        LimitedBy.RATE
-        if rate >= 0.8 * min(app.rate, campaign.max_per_second or app.rate)
-        else LimitedBy.NETWORK
-    )
+    if not rate:
+        # Nothing was answered yet: it has just begun, or goes on after a stop.
+        return LimitedBy.NONE
+    return LimitedBy.RATE if rate >= 0.8 * app.rate else LimitedBy.NETWORK
 
 
 def failures(session: Session, campaign_id: int) -> list[dict[str, Any]]:

@@ -9,7 +9,8 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session, sessionmaker
 
 from disparo.db import make_engine, make_sessions, unavailable_as_sentence
-from disparo.settings import Environment, Settings, environment, load
+from disparo.errors import SettingsError
+from disparo.settings import Environment, Settings, environment, load, token_variable
 
 if TYPE_CHECKING:
     from disparo.embedded import EmbeddedServers
@@ -46,7 +47,13 @@ class Connections:
         from disparo.ratelimit import redis
 
         if self._limiter is None:
-            self._limiter = redis.RedisRateLimiter(redis.connect(self.redis_url))
+            try:
+                client = redis.connect(self.redis_url)
+            except ValueError as err:
+                raise SettingsError(
+                    "DISPARO_REDIS_URL has an option that Redis does not know; write it like redis://host:6379/0"
+                ) from err
+            self._limiter = redis.RedisRateLimiter(client)
         return self._limiter
 
     @contextmanager
@@ -58,6 +65,18 @@ class Connections:
         """
         with unavailable_as_sentence(), self.sessions() as session, session.begin():
             yield session
+
+    def require_token(self, app_name: str) -> None:
+        """Return when the provider's token of an app is there, before anything is stored that needs it.
+
+        Raises:
+          SettingsError: It is missing; names the variable.
+        """
+        if self.environment.token(app_name) is None:
+            variable = token_variable(app_name)
+            raise SettingsError(
+                f"app {app_name} has no token: set {variable}, or {variable}_FILE with a file that holds it"
+            )
 
     def close(self) -> None:
         """Give everything back; the last user of the embedded servers stops them."""
@@ -87,6 +106,8 @@ def connect(source: Environment | None = None, *, name: str = "disparo", pool_si
     settings = load(source)
     database = settings.database_url.get_secret_value() if settings.database_url else None
     redis = settings.redis_url.get_secret_value() if settings.redis_url else None
+    # A wrong address is told before a server is started for the other.
+    engine = make_engine(database, name=name, pool_size=pool_size) if database else None
     servers = None
     if database is None or redis is None:
         from disparo import embedded
@@ -96,5 +117,5 @@ def connect(source: Environment | None = None, *, name: str = "disparo", pool_si
         redis = redis or servers.redis_url
     assert database is not None  # noqa: S101 - for the type checker: `use` gives what was asked for
     assert redis is not None  # noqa: S101
-    engine = make_engine(database, name=name, pool_size=pool_size)
+    engine = engine or make_engine(database, name=name, pool_size=pool_size)
     return Connections(source, settings, database, redis, engine, make_sessions(engine), servers)

@@ -23,6 +23,10 @@ NAMING = {
     "pk": "pk_%(table_name)s",
 }
 
+#: SQLSTATEs of a database that is not set up for us: no right, read only, no such schema; None: psycopg
+#: itself refuses the address.
+_NOT_SET_UP = ("42501", "25006", "3F000", None)
+
 BigId = Annotated[int, mapped_column(BigInteger, Identity(), primary_key=True)]
 #: An aware instant, UTC.
 Instant = Annotated[datetime, mapped_column(DateTime(timezone=True))]
@@ -90,12 +94,16 @@ def unavailable_as_sentence() -> Iterator[None]:
     try:
         yield
     except DBAPIError as err:
-        if not is_unavailable(err):
-            raise
-        detail = redact(" ".join(str(err.orig).split()))[:300]
-        raise DatabaseUnavailable(
-            f"PostgreSQL does not answer: {detail}. Check DISPARO_DATABASE_URL and that the server runs"
-        ) from err
+        detail = redact(" ".join(str(err.orig).split()))[:300].rstrip(" .?")
+        if is_unavailable(err):
+            raise DatabaseUnavailable(
+                f"PostgreSQL does not answer: {detail}. Check DISPARO_DATABASE_URL and that the server runs"
+            ) from err
+        if getattr(err.orig, "sqlstate", None) in _NOT_SET_UP:
+            raise DatabaseUnavailable(
+                f"PostgreSQL refuses what Disparo needs: {detail}. Check DISPARO_DATABASE_URL and the rights of its user"
+            ) from err
+        raise
 
 
 def is_unavailable(err: DBAPIError) -> bool:

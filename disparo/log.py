@@ -8,7 +8,7 @@ from typing import Any
 import structlog
 
 #: Digits of a phone, an id of a person or a code: keep the ends, hide the middle.
-_LONG_DIGITS = re.compile(r"(?<![\w.-])(\+?\d{4})\d{3,8}(\d{4})(?![\w.-])")
+_LONG_DIGITS = re.compile(r"(?<![\w.-])(\+?\d{4})\d{3,8}(\d{4})(?![\w-]|\.\w)")
 _TOKEN = re.compile(r"\b(sk_[0-9A-Za-z]{4,}|Bearer\s+\S+|eyJ[\w-]+\.[\w-]+\.[\w-]+)")
 _URL_PASSWORD = re.compile(r"(\w+://[^:/@\s]*:)[^@/\s]+@")
 
@@ -20,7 +20,14 @@ def redact(text: str) -> str:
 
 
 def _redacted(_logger: Any, _name: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    return {key: redact(value) if isinstance(value, str) else value for key, value in event.items()}
+    return {key: _redacted_value(value) for key, value in event.items()}
+
+
+def _redacted_value(value: Any) -> Any:
+    if isinstance(value, str):
+        return redact(value)
+    # As the line will show them, since a phone may stand anywhere inside.
+    return redact(repr(value)) if isinstance(value, dict | list | tuple | set | Exception) else value
 
 
 def configure(level: str = "info") -> None:

@@ -9,9 +9,10 @@ from sqlalchemy import or_, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from disparo.errors import ConflictError, InputError, NotFoundError, PayloadError
+from disparo.errors import ConflictError, Fault, InputError, NotFoundError, PayloadError
 from disparo.models import App, Campaign, Message, SendError
 from disparo.phone import Phone
+from disparo.rendering import compile_content
 from disparo.statuses import Lane, Status
 from disparo.whatsapp import payloads
 
@@ -26,9 +27,22 @@ def compose(document: Any, to: Phone, *, raw: bool = False) -> dict[str, Any]:
       PayloadError: It breaks a rule of WhatsApp; carries each fault with its path.
     """
     envelope, message = payloads.split(document)
-    if not raw and (faults := payloads.check(message)):
+    if not raw and (faults := _unfilled(message) or payloads.check(message)):
         raise PayloadError(faults)
     return payloads.wire(to.digits, message, envelope)
+
+
+def _unfilled(message: dict[str, Any]) -> list[Fault]:
+    """Placeholders that nobody will fill: only a campaign has columns for them."""
+    names = sorted(compile_content(message).columns)
+    if not names and "{{" not in json.dumps(message):
+        return []
+    shown = ", ".join(f"{{{{ {name} }}}}" for name in names) or "{{ … }}"
+    return [
+        Fault(
+            "", f"{shown} would be sent as it stands; write the value, or launch a campaign with that column"
+        )
+    ]
 
 
 def add(

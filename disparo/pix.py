@@ -16,6 +16,9 @@ from disparo.recipients import Reader, Recipient, Reject
 from disparo.rendering import brl, cents
 from disparo.whatsapp import br_code
 
+#: A larger amount is a typing error.
+LARGEST_CENTS = 10**12
+
 
 class ChargeReader(Reader):
     """Reads rows of charges: besides ``to`` they have ``reference``, ``amount`` or ``amount_cents``, often ``code``.
@@ -25,15 +28,16 @@ class ChargeReader(Reader):
     """
 
     derived = ("amount_cents",)
+    key_columns = ("reference",)
 
     def __init__(self, file: CampaignFile, columns: list[str], now: datetime, zone: ZoneInfo) -> None:
-        super().__init__(file, [*columns, *self.derived], now, zone)
         if "reference" not in columns:
             raise InputError(
                 "a PIX batch needs a column `reference`, unique for each charge (map it under `columns:`)"
             )
         if not {"amount", "amount_cents"} & set(columns):
             raise InputError("a PIX batch needs a column `amount` (in reais) or `amount_cents`")
+        super().__init__(file, [*columns, *self.derived], now, zone)
         self._numbers = file.numbers
 
     def read(self, row: Row) -> Recipient | Reject:
@@ -41,6 +45,8 @@ class ChargeReader(Reader):
         if row.fault:
             return super().read(row)
         values: dict[str, Any] = dict(row.values)
+        if not values["reference"].strip():
+            return Reject(row.line, "no_key", "the column reference is empty", row.raw)
         try:
             values["amount_cents"] = self._amount(values)
             if values.get("code", "").strip():
@@ -70,13 +76,15 @@ class ChargeReader(Reader):
     def _amount(self, values: dict[str, Any]) -> int:
         given = values.get("amount_cents", "").strip()
         if given:
-            if not (given.isascii() and given.isdigit()):
+            if not (given.isascii() and given.isdigit() and len(given) <= 30):
                 raise InputError(f"amount_cents {given[:30]!r} is no whole number of cents")
             amount = int(given)
         else:
             amount = cents(values.get("amount", ""), self._numbers)
-        if not 0 < amount <= 10**12:
+        if amount == 0:
             raise InputError("the amount must be above 0")
+        if amount > LARGEST_CENTS:
+            raise InputError(f"the amount is above {brl(LARGEST_CENTS)}; is it in cents already?")
         return amount
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""Recipient lists as people have them: CSV and JSONL files read row by row, and the rejects beside them.
+"""Recipient lists as people have them: CSV and JSONL files read row by row.
 
 ``open_rows`` looks at the whole file once (encoding, delimiter, header, digest) and refuses what is no
 recipient list in one sentence; ``RecipientFile.rows`` then streams the rows with flat memory. A row that
@@ -14,30 +14,17 @@ import json
 import os
 import re
 import stat
-import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any, NamedTuple, Self
+from typing import IO, Any, NamedTuple
 
+from disparo.columns import name_cells, plain_header, shown
 from disparo.errors import InputError
+from disparo.rejects import REJECT_COLUMNS, unguarded
 
 #: Characters of one cell, and of one line of JSONL; a longer one is a fault of its row.
 MAX_CELL = 1_000_000
-
-#: Headers by which the recipient's number is known when nothing maps to ``to``, as plain names.
-USUAL_NAMES = frozenset({
-    "cel", "cell", "cellphone", "celular", "fone", "mobile", "mobile_number", "mobile_phone",
-    "n_celular", "n_telefone", "numero", "numero_celular", "numero_de_celular", "numero_de_telefone",
-    "numero_de_whatsapp", "numero_do_celular", "numero_do_telefone", "numero_do_whatsapp",
-    "numero_telefone", "numero_whatsapp", "phone", "phone_number", "tel", "telefone",
-    "telefone_celular", "telefone_com_ddd", "telefone_whatsapp", "wa", "whats", "whatsapp",
-    "whatsapp_number", "wpp",
-})  # fmt: skip
-
-#: The columns that a rejects file has before those of its source.
-REJECT_COLUMNS = ("line", "reason", "explanation")
 
 _CHUNK = 1 << 20
 _LONGEST_LINE_CHUNKS = 8
@@ -46,12 +33,7 @@ _SAMPLE_RECORDS = 200
 _MAX_COLUMNS = 2_000
 _DELIMITERS = (";", "\t", ",")
 _JSONL_SUFFIXES = (".jsonl", ".ndjson")
-_LIST_SUFFIXES = (".csv", ".tsv", ".txt", ".xlsx", *_JSONL_SUFFIXES)
 _SEPARATOR_LINE = re.compile(r'"?sep=(.)"?[\s,;]*', re.IGNORECASE)
-# What a template cannot use as a name of its own.
-_TEMPLATE_WORDS = frozenset({
-    "and", "elif", "else", "false", "for", "if", "in", "is", "none", "not", "or", "recursive", "true",
-})  # fmt: skip
 
 # Half of a surrogate pair, or NUL: PostgreSQL stores neither.
 _NO_TEXT = re.compile("[\0\ud800-\udfff]")
@@ -98,19 +80,6 @@ def digest(path: Path) -> str:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as err:
         raise _unreadable(path, err) from err
-
-
-def plain_name(header: str) -> str:
-    """Give the header as a name that templates can use: ``Valor (R$)`` becomes ``valor_r``.
-
-    Lower case, without accents, words joined by one underscore. Empty when nothing is left.
-    """
-    folded = unicodedata.normalize("NFKD", header.casefold())
-    bare = "".join(char for char in folded if not unicodedata.combining(char))
-    name = re.sub(r"[^a-z0-9]+", "_", bare).strip("_")
-    if name[:1].isdigit():
-        return f"col_{name}"
-    return f"{name}_" if name in _TEMPLATE_WORDS else name
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +142,7 @@ class RecipientFile:
             if broken is not None:
                 yield Row(line, {}, record, broken)
                 continue
-            cells = [_without_guard(cell) for cell in record[skipped:]] if skipped else record
+            cells = [unguarded(cell) for cell in record[skipped:]] if skipped else record
             if not any(cells):
                 continue
             if len(cells) != width:
@@ -232,11 +201,11 @@ def open_rows(path: Path, columns: Mapping[str, str], *, start_line: int = 0) ->
     except OSError as err:
         raise _unreadable(path, err) from err
     is_rejects = not is_jsonl and tuple(layout.header[:3]) == REJECT_COLUMNS and len(layout.header) > 3
-    original = [_without_guard(text) for text in layout.header[3:]] if is_rejects else layout.header
+    original = [unguarded(text) for text in layout.header[3:]] if is_rejects else layout.header
     if len(original) > _MAX_COLUMNS:
         raise InputError(f"{path} has {len(original):,} columns; at most {_MAX_COLUMNS:,} are read.")
-    header = _plain_header(original)
-    cells = _name_cells(path, original, header, columns)
+    header = plain_header(original)
+    cells = name_cells(path, original, header, columns)
     return RecipientFile(
         path=path,
         original_header=original,
@@ -489,7 +458,7 @@ def _try_delimiter(
     after = records[start + 1][0] if start + 1 < len(records) else first_line + len(sample)
     try:
         body = header[3:] if tuple(header[:3]) == REJECT_COLUMNS else header
-        _name_cells(path, body, _plain_header(body), columns)
+        name_cells(path, body, plain_header(body), columns)
     except InputError:
         is_known = False
     else:
@@ -552,7 +521,7 @@ def _read_object(text: str) -> dict[str, str] | str:
     values: dict[str, str] = {}
     for key, value in found:
         if key in values:
-            return f"The key '{_shown(key)}' stands twice in the object. Keep one."
+            return f"The key '{shown(key)}' stands twice in the object. Keep one."
         if isinstance(value, str):
             values[key] = value
         elif value is None:
@@ -560,7 +529,7 @@ def _read_object(text: str) -> dict[str, str] | str:
         elif isinstance(value, bool):
             values[key] = "true" if value else "false"
         else:
-            return f"The value of '{_shown(key)}' is nested. Values are text, numbers, true, false or null."
+            return f"The value of '{shown(key)}' is nested. Values are text, numbers, true, false or null."
     if "\\u" in text:
         everything = "".join(itertools.chain.from_iterable(values.items()))
         if _NO_TEXT.search(everything):
@@ -575,210 +544,3 @@ def _refuse_constant(name: str) -> Any:
 _OBJECT = json.JSONDecoder(
     parse_int=str, parse_float=str, parse_constant=_refuse_constant, object_pairs_hook=tuple
 )
-
-
-# --- Columns -----------------------------------------------------------------------------------------
-
-
-def _plain_header(original: Sequence[str]) -> list[str]:
-    names: list[str] = []
-    taken: set[str] = set()
-    for position, text in enumerate(original, 1):
-        names.append(_unused(plain_name(text) or f"column_{position}", taken))
-        taken.add(names[-1])
-    return names
-
-
-def _unused(name: str, taken: set[str]) -> str:
-    if name not in taken:
-        return name
-    return next(found for n in itertools.count(2) if (found := f"{name}_{n}") not in taken)
-
-
-def _name_cells(
-    path: Path, original: Sequence[str], header: Sequence[str], columns: Mapping[str, str]
-) -> list[tuple[str, int]]:
-    """Give (name, position) of each value of a row, in the order of the columns."""
-    named: dict[str, int] = {}
-    for name, wanted in columns.items():
-        if not name.isidentifier():
-            raise InputError(
-                f"'{_shown(name)}' under 'columns' is no name. Use letters, digits and underscores."
-            )
-        named[name] = _position(path, original, header, name, wanted)
-    if "to" not in named:
-        named["to"] = _recipient_column(path, original, header, set(named.values()))
-    cells = list(named.items())
-    taken, mapped = set(named), set(named.values())
-    for position, plain in enumerate(header):
-        if position not in mapped:
-            # The mapping has the first right to a name; a column that is called so too gets a number.
-            free = _unused(plain, taken)
-            taken.add(free)
-            cells.append((free, position))
-    return sorted(cells, key=lambda cell: cell[1])
-
-
-def _position(path: Path, original: Sequence[str], header: Sequence[str], name: str, wanted: str) -> int:
-    exact = [position for position, text in enumerate(original) if text == wanted.strip()]
-    if len(exact) == 1:
-        return exact[0]
-    # The second of two columns 'Nome' can be named by its plain name, nome_2.
-    if not exact and wanted.strip() in header:
-        return header.index(wanted.strip())
-    folded = plain_name(wanted)
-    alike = exact or [
-        position for position, text in enumerate(original) if folded and plain_name(text) == folded
-    ]
-    if len(alike) == 1:
-        return alike[0]
-    if alike:
-        choices = " or ".join(header[position] for position in alike)
-        raise InputError(
-            f"{path}: {len(alike)} columns are called '{_shown(wanted)}'. "
-            f"Write {choices} for '{name}' under 'columns'."
-        )
-    _check_not_data(path, original)
-    raise InputError(
-        f"{path} has no column '{_shown(wanted)}', which 'columns' names for '{name}'. "
-        f"Its columns are: {_listed(original)}."
-    )
-
-
-def _recipient_column(path: Path, original: Sequence[str], header: Sequence[str], mapped: set[int]) -> int:
-    if "to" in header and header.index("to") not in mapped:
-        return header.index("to")
-    usual = [n for n, text in enumerate(original) if n not in mapped and plain_name(text) in USUAL_NAMES]
-    if len(usual) == 1:
-        return usual[0]
-    if usual:
-        raise InputError(
-            f"{path} has {len(usual)} columns that may hold the recipient: "
-            f"{_listed([original[n] for n in usual])}. "
-            f"Say which one in the campaign file: columns: {{to: {_shown(original[usual[0]])}}}."
-        )
-    _check_not_data(path, original)
-    raise InputError(
-        f"{path} has no column that is known to hold the recipient's number. "
-        f"Its columns are: {_listed(original)}. "
-        f"Say which one in the campaign file: columns: {{to: {_shown(original[0])}}}."
-    )
-
-
-def _check_not_data(path: Path, original: Sequence[str]) -> None:
-    # Without a header the first line is somebody's row: none of it may be shown.
-    if any(sum(map(str.isdigit, text)) >= 8 for text in original):
-        raise InputError(
-            f"The first line of {path} holds data, not the names of the columns. "
-            "Put a line such as 'to;first_name' before it."
-        )
-
-
-def _shown(text: str) -> str:
-    plain = "".join(char if char.isprintable() else "?" for char in text)
-    return plain if len(plain) <= 40 else f"{plain[:39]}…"
-
-
-def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(_shown(name) or "(empty)" for name in names[:30])
-    return shown if len(names) <= 30 else f"{shown} and {len(names) - 30} more"
-
-
-# --- Rejects -----------------------------------------------------------------------------------------
-
-# Cells that begin so are run as formulas by spreadsheets. OWASP, "CSV Injection" (read 2026).
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
-# Signed numbers and phones: nothing in them can be run.
-_SIGNED_NUMBER = re.compile(r"[+-][\d\s().,/%-]*")
-
-
-def guarded(cell: str) -> str:
-    """Give the cell safe to be opened in a spreadsheet: a formula gets an apostrophe before it.
-
-    ``+5511999990000`` and ``-10,00`` stay as they are.
-    """
-    # One that begins with an apostrophe of its own gets another, of which reading back takes off one.
-    if cell.lstrip("'").startswith(_FORMULA_STARTS) and not _SIGNED_NUMBER.fullmatch(cell):
-        return f"'{cell}"
-    return cell
-
-
-def _without_guard(cell: str) -> str:
-    return cell[1:] if cell[:1] == "'" and cell.lstrip("'").startswith(_FORMULA_STARTS) else cell
-
-
-class RejectsFile:
-    """The rows that were refused, in a CSV beside their source, each with its line and the reason.
-
-    The columns are ``line``, ``reason`` and ``explanation``, then those of the source with its delimiter,
-    in UTF-8 with BOM. Repaired, the file can be launched as it is: ``open_rows`` knows it. It exists
-    from the first reject on, is readable by its owner only, and never replaces an older one.
-
-    Use as a context manager, or call ``close``.
-
-    Attributes:
-      path: Where it was written; None while nothing was refused.
-      count: Rows written.
-    """
-
-    def __init__(self, path: Path, source: RecipientFile) -> None:
-        """Prepare ``NAME.rejects.csv`` for ``path``, which is that name, ``NAME`` or ``NAME.csv``."""
-        name = path.name.removesuffix(".rejects.csv")
-        for suffix in _LIST_SUFFIXES:
-            name = name[: -len(suffix)] if name.lower().endswith(suffix) else name
-        self._base = path.with_name(name)
-        self._source = source
-        self._stream: IO[str] | None = None
-        self._write: Callable[[Iterable[Any]], Any] | None = None
-        self.path: Path | None = None
-        self.count = 0
-
-    def write(self, row: Row, reason: str, explanation: str) -> None:
-        """Add a row with its reason (a stable word) and the sentence that explains it.
-
-        Raises:
-          InputError: the file cannot be made or written.
-        """
-        try:
-            if self._write is None:
-                self._write = self._create()
-            self._write([row.line, reason, *map(guarded, (explanation, *row.raw))])
-        except OSError as err:
-            shown = self.path or self._candidate(1)
-            raise InputError(
-                f"The rejects cannot be written to {shown}: {(err.strerror or 'unknown error').lower()}. "
-                "Make room there, or run the command where its user may write."
-            ) from err
-        self.count += 1
-
-    def close(self) -> None:
-        """Write out what is left; does nothing when nothing was refused."""
-        if self._stream is not None:
-            self._stream.close()
-            self._stream = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _candidate(self, number: int) -> Path:
-        ending = ".rejects.csv" if number == 1 else f".rejects-{number}.csv"
-        return self._base.with_name(self._base.name + ending)
-
-    def _create(self) -> Callable[[Iterable[Any]], Any]:
-        for number in itertools.count(1):
-            path = self._candidate(number)
-            try:
-                descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            except FileExistsError:
-                continue
-            break
-        self.path = path
-        self._stream = open(descriptor, "w", encoding="utf-8-sig", newline="")  # noqa: PTH123, SIM115 - kept open
-        write = csv.writer(self._stream, delimiter=self._source.delimiter, lineterminator="\r\n").writerow
-        write([*REJECT_COLUMNS, *map(guarded, self._source.original_header)])
-        return write

@@ -17,12 +17,13 @@ from sqlalchemy.orm import Session
 
 from disparo import instants
 from disparo.campaigns import CampaignFile, compile_message
-from disparo.errors import InputError, PayloadError
+from disparo.errors import ConflictError, InputError, PayloadError
 from disparo.messages import KEY_LENGTH
 from disparo.models import Campaign, Import
 from disparo.phone import PhoneError, parse
 from disparo.recipient_files import RecipientFile, Row
 from disparo.rendering import Content
+from disparo.statuses import CampaignState
 from disparo.whatsapp import payloads
 
 #: Rows of one transaction.
@@ -71,6 +72,9 @@ class Loaded:
 class Reader:
     """Turns rows of a file into recipients of one campaign, or says why not; pure."""
 
+    #: Columns of a payment that may be its key, the first that is there.
+    key_columns: tuple[str, ...] = ("key", "reference")
+
     def __init__(self, file: CampaignFile, columns: Iterable[str], now: datetime, zone: ZoneInfo) -> None:
         """Compile the message once.
 
@@ -91,7 +95,7 @@ class Reader:
             )
         self._dedupe = file.effective_dedupe
         # A payment without a key of its own goes by its reference.
-        names = ("key", "reference") if file.lane == "payment" else ("key",)
+        names = self.key_columns if file.lane == "payment" else ("key",)
         self._key_column = next((name for name in names if name in there), None)
         if file.dedupe == "key" and self._key_column is None:
             raise InputError("dedupe: key needs a column `key` in the recipients (map it under `columns:`)")
@@ -187,10 +191,12 @@ def load(
 
     Raises:
       InputError: The file cannot be read on.
+      ConflictError: It was cancelled, or another process imports it too.
     """
     total = Loaded()
     rows = file.rows()
     while page := list(islice(rows, PAGE_ROWS)):
+        _hold(session, campaign, loaded)
         done = _load_page(session, campaign, loaded, reader, page, after_insert)
         loaded.next_line = page[-1].line + 1
         loaded.accepted += done.accepted
@@ -204,6 +210,19 @@ def load(
         total.duplicates += done.duplicates
     loaded.state = "done"
     return total
+
+
+def _hold(session: Session, campaign: Campaign, loaded: Import) -> None:
+    """Keep cancellation and other imports of the campaign out until the page is committed."""
+    reached = loaded.next_line
+    session.refresh(campaign, with_for_update=True)
+    if campaign.state != CampaignState.IMPORTING:
+        raise ConflictError(f"{campaign.name} is {campaign.state} by now; the import ends here")
+    session.refresh(loaded)
+    if loaded.next_line != reached:
+        raise ConflictError(
+            f"another process imports {campaign.name} and is at line {loaded.next_line}; this one leaves it to that"
+        )
 
 
 def _load_page(

@@ -8,14 +8,17 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import text
+from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
 from disparo import messages
-from disparo.models import App, Reminder
+from disparo.errors import InputError
+from disparo.models import App, Message, Reminder
 from disparo.phone import Phone
-from disparo.statuses import Lane
+from disparo.statuses import Lane, Status
 from disparo.whatsapp import payloads
+
+_NEVER_LEFT = (Status.FAILED, Status.CANCELLED, Status.EXPIRED, Status.SUPPRESSED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +48,13 @@ def schedule(
 
     Args:
       content: As `disparo.messages.compose` gives it.
+
+    Raises:
+      InputError: The key or the sequence is empty or too long.
     """
+    for what, name in (("key", key), ("sequence", sequence)):
+        if not (0 < len(name) <= messages.KEY_LENGTH and name.isprintable()):
+            raise InputError(f"the {what} of a reminder has 1 to {messages.KEY_LENGTH} printable characters")
     reminder_id = session.execute(
         text("""
             WITH last AS (
@@ -57,7 +66,7 @@ def schedule(
                 coalesce((SELECT run + CASE WHEN status = 'scheduled' THEN 0 ELSE 1 END FROM last), 1),
                 :lane, :recipient, :recipient_key, CAST(:content AS json), :due_at)
             ON CONFLICT (app_id, sequence, key, step, run) DO UPDATE SET
-                due_at = excluded.due_at, content = excluded.content,
+                due_at = excluded.due_at, content = excluded.content, lane = excluded.lane,
                 recipient = excluded.recipient, recipient_key = excluded.recipient_key
             WHERE reminders.status = 'scheduled'
             RETURNING id"""),
@@ -99,7 +108,13 @@ def convert(session: Session, app: App, key: str, now: datetime) -> Conversion:
     cancelled = set(messages.cancel_pending(session, [row.message_id for row in released], now))
     ids = [row.id for row in released if row.message_id in cancelled]
     session.execute(text("UPDATE reminders SET status = 'cancelled' WHERE id = ANY(:ids)"), {"ids": ids})
-    return Conversion(len(stopped), len(cancelled), len(released) - len(cancelled))
+    # A message that failed or expired never reached the customer, so there was nothing to be late for.
+    gone = session.scalars(
+        select(func.count()).where(
+            Message.id.in_([row.message_id for row in released]), Message.status.not_in(_NEVER_LEFT)
+        )
+    ).one()
+    return Conversion(len(stopped), len(cancelled), gone)
 
 
 def release_due(session: Session, now: datetime, *, page: int = 500) -> dict[int, list[int]]:

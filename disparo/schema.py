@@ -5,7 +5,7 @@ from typing import Any
 from sqlalchemy import Engine, text
 
 from disparo.db import migrations_folder, unavailable_as_sentence
-from disparo.errors import ConflictError
+from disparo.errors import ConflictError, InputError
 
 #: The revision that this code needs: the newest one in the migrations folder (a test compares them), named
 #: here so that no command has to load Alembic to know it.
@@ -21,9 +21,14 @@ def upgrade(engine: Engine, revision: str = "head") -> str | None:
     Raises:
       DatabaseUnavailable: PostgreSQL does not answer.
       ConflictError: The database is newer than this code.
+      InputError: There is no such revision.
     """
     from alembic import command
 
+    if revision not in {"head", *_known()}:
+        raise InputError(
+            f"there is no revision {revision!r}; there are {', '.join(sorted(_known()))} and head"
+        )
     with unavailable_as_sentence(), engine.connect() as connection:
         before = _refuse_newer(connection)
         connection.rollback()

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import (
@@ -31,6 +32,11 @@ APP_NAME = re.compile(r"[a-z0-9-]{1,40}")
 
 #: Settings that hold a secret, and may be given as ``…_FILE``.
 SECRETS = ("DATABASE_URL", "REDIS_URL", "NOTIFY_URL", "ENCRYPTION_KEY", "PROXY")
+
+_DATABASE_URL = re.compile(r"postgres(ql)?(\+\w+)?://")
+_PROXY = re.compile(r"https?://[^\s/?#]+/?")
+# What the Authorization header can carry.
+_TOKEN = re.compile(r"[\x21-\x7e]+")
 
 Blank = BeforeValidator(lambda value: None if value == "" else value)
 
@@ -66,6 +72,27 @@ class Settings(BaseModel):
     encryption_key: Annotated[SecretStr | None, Blank] = Field(
         default=None, description="for secrets kept at rest"
     )
+
+    @field_validator("database_url")
+    @classmethod
+    def _database_url(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not _DATABASE_URL.match(value.get_secret_value()):
+            raise ValueError("it is no address like postgresql://user:password@host/database")
+        return value
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis_url(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not _is_redis_url(value.get_secret_value()):
+            raise ValueError("it is no address like redis://host:6379/0, rediss://… or unix:///path?db=0")
+        return value
+
+    @field_validator("proxy")
+    @classmethod
+    def _proxy(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not _PROXY.fullmatch(value.get_secret_value()):
+            raise ValueError("it is no address like http://user:password@host:3128")
+        return value
 
     @field_validator("base_url")
     @classmethod
@@ -104,8 +131,20 @@ class Settings(BaseModel):
 def checked_base_url(value: str) -> str:
     """``value`` without its last slash, or ``ValueError`` when it is no http(s) address."""
     if not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", value):
-        raise ValueError(f"{value!r} is no address like https://partner.gupshup.io")
+        # A name and password in it are none of the reader's business.
+        shown = re.sub(r"//[^/]*@", "//***@", value)
+        raise ValueError(f"{shown!r} is no address like https://partner.gupshup.io")
     return value.rstrip("/")
+
+
+def _is_redis_url(value: str) -> bool:
+    try:
+        parts = urlsplit(value)
+        # The port is read when it is asked for.
+        parts.port  # noqa: B018
+    except ValueError:
+        return False
+    return bool(parts.path) if parts.scheme == "unix" else parts.scheme in {"redis", "rediss"}
 
 
 @dataclass(frozen=True)
@@ -126,8 +165,8 @@ class Environment:
         variable, given = PREFIX + name, self.values.get(PREFIX + name)
         path = self.values.get(f"{variable}_FILE")
         if not path:
-            return given or None
-        if given:
+            return (given or "").strip() or None
+        if (given or "").strip():
             raise SettingsError(f"both {variable} and {variable}_FILE are set; keep one of them")
         try:
             return Path(path).read_text(encoding="utf-8").strip() or None
@@ -135,8 +174,18 @@ class Environment:
             raise SettingsError(f"{variable}_FILE names {path}, which cannot be read: {_why(err)}") from err
 
     def token(self, app_name: str) -> str | None:
-        """The provider's token of an app, read now (a ``…_FILE`` may have changed), or None."""
-        return self.secret(token_variable(app_name).removeprefix(PREFIX))
+        """The provider's token of an app, read now (a ``…_FILE`` may have changed), or None.
+
+        Raises:
+          SettingsError: As `secret`, or it is no token.
+        """
+        found = self.secret(token_variable(app_name).removeprefix(PREFIX))
+        if found is not None and not _TOKEN.fullmatch(found):
+            raise SettingsError(
+                f"{token_variable(app_name)} holds blanks, line breaks or other characters that no token has; "
+                "copy it again"
+            )
+        return found
 
 
 def token_variable(app_name: str) -> str:

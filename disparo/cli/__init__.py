@@ -52,6 +52,11 @@ def root(
 
 def main() -> None:
     """Run a command; its refusals are sentences, never tracebacks."""
+    for argument in sys.argv[1:]:
+        # Bytes that are no UTF-8 come in as halves of characters, which nothing can store.
+        if not argument.isprintable() and any("\ud800" <= char <= "\udfff" for char in argument):
+            sys.stderr.write("disparo: an argument is not UTF-8; type it anew in a UTF-8 terminal\n")
+            sys.exit(2)
     try:
         cli()
     except DisparoError as err:

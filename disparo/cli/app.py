@@ -1,11 +1,12 @@
 """``disparo app``: senders."""
 
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
 
 from disparo.cli.output import JSON, connected, note, print_fields, print_json, print_table, say
-from disparo.errors import InputError
+from disparo.errors import InputError, RedisUnavailable
 
 cli = typer.Typer(no_args_is_help=True)
 
@@ -79,18 +80,24 @@ def show(name: Name, as_json: JSON = False) -> None:
     return None
 
 
+def _check_lane(lane: str | None) -> None:
+    from disparo.statuses import Lane
+
+    if lane is not None and lane not in list(Lane):
+        raise InputError(f"--lane {lane}: there are {', '.join(Lane)}")
+
+
 @cli.command()
 def pause(
     name: Name,
     lane: Annotated[str | None, typer.Option(help="Only this lane: payment, utility or marketing.")] = None,
     why: Annotated[str, typer.Option(help="Kept with the pause.")] = "",
+    as_json: JSON = False,
 ) -> None:
     """Let an app (or a lane of it) send nothing more until it is resumed."""
     from disparo import apps
-    from disparo.statuses import Lane
 
-    if lane is not None and lane not in list(Lane):
-        raise InputError(f"--lane {lane}: there are {', '.join(Lane)}")
+    _check_lane(lane)
     what = name if lane is None else f"{name} ({lane})"
     with connected() as connections:
         with connections.session() as session:
@@ -100,9 +107,20 @@ def pause(
             new = apps.stop(session, app.id, scope=scope, key=key, reason=reason)
             if new:
                 apps.record_action(session, "pause", f"app:{what}", why=why or None)
+            found = apps.describe(session, app)
         if new and lane is None:
-            connections.limiter.stop(app.id, reason)
-    say(f"{what} is paused" if new else f"{what} was paused already")
+            _publish(lambda: connections.limiter.stop(app.id, reason))
+    if as_json:
+        return print_json(found)
+    return say(f"{what} is paused" if new else f"{what} was paused already")
+
+
+def _publish(tell: Callable[[], None]) -> None:
+    """Tell the workers through Redis; the table has it already, from which the scheduler tells them too."""
+    try:
+        tell()
+    except RedisUnavailable as err:
+        note(f"warning: it is stored, and the workers learn of it when Redis is back: {err}")
 
 
 @cli.command()
@@ -112,10 +130,12 @@ def resume(
     retry: Annotated[
         bool, typer.Option("--retry", help="Also re-queue what failed by the fault that paused it.")
     ] = False,
+    as_json: JSON = False,
 ) -> None:
     """Let an app send again; what waited goes on exactly where it was."""
     from disparo import apps, db
 
+    _check_lane(lane)
     with connected() as connections:
         with connections.session() as session:
             app, now = apps.get(session, name), db.now(session)
@@ -123,13 +143,19 @@ def resume(
             retried = apps.retry_failed_by(session, app, ended, now) if retry else 0
             if ended:
                 apps.record_action(session, "resume", f"app:{name}", retried=retried)
-            app_id = app.id
+            found = apps.describe(session, app)
         if any(stop.scope == "app" for stop in ended):
-            connections.limiter.resume(app_id)
+            _publish(lambda: connections.limiter.resume(app.id))
+    if as_json:
+        return print_json(found)
     if not ended:
-        return say(f"{name} was not paused")
+        return say(f"{name} was not paused" if lane is None else f"lane {lane} of {name} was not paused")
     for stop in ended:
         say(f"ended: {stop.scope} {stop.key} {stop.reason}".replace("  ", " "))
     if retry:
         say(f"{retried} failed messages wait to be sent again")
-    return say(f"{name} sends again")
+    if found["state"] == "paused":
+        return say(
+            f"{name} itself is still paused ({found['reason']}); `disparo app resume {name}` lets it send"
+        )
+    return say(f"{name} sends again" if lane is None else f"lane {lane} of {name} sends again")

@@ -2,11 +2,12 @@
 
 import csv
 import json
+import re
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
@@ -15,6 +16,7 @@ from disparo.cli.output import (
     JSON,
     NEEDS_A_PERSON,
     connected,
+    counted,
     duration,
     note,
     print_json,
@@ -32,7 +34,7 @@ Name = Annotated[str, typer.Argument(help="The campaign's name.")]
 By = Annotated[str | None, typer.Option("--by", help="Who does it; else the OS user.")]
 
 #: Seconds without a live worker after which a wait ends.
-NO_WORKER_SECONDS = 2.5
+NO_WORKER_SECONDS = 1.5
 
 
 @cli.command()
@@ -71,18 +73,23 @@ def import_and_launch(
 ) -> str:
     """What `campaign launch` and `pix send` share: check, import in pages, launch; the campaign's name."""
     from disparo import apps, campaigns, db, document, instants, pix, recipient_files, recipients
+    from disparo.rejects import RejectsFile
 
     parsed = campaigns.parse_file(document.load(file, None, str(file)), str(file))
     if payment and parsed.lane != "payment":
         raise InputError(
             f"{file}: a PIX batch is a campaign with `lane: payment`, this one says {parsed.lane}"
         )
+    for setting in parsed.without_effect:
+        note(f"warning: {file}: {setting} is kept, but this version does not act on it yet")
     zone = connections.settings.zone
     with connections.session() as session:
         now = db.now(session)
         app = apps.get(session, parsed.app)
+        campaigns.refuse_launched(session, parsed.name)
         base_url = app.base_url or connections.settings.base_url
         rate = app.rate
+    connections.require_token(parsed.app)
     at = at or parsed.at
     launch_at = (
         instants.future(instants.parse_instant(at, now, zone), now, zone, what="The launch") if at else None
@@ -94,7 +101,7 @@ def import_and_launch(
     opened = recipient_files.open_rows(audience, parsed.columns)
     kind = pix.ChargeReader if payment else recipients.Reader
     reader = kind(parsed, opened.columns, now, zone)
-    with recipient_files.RejectsFile(audience.with_name(parsed.name), opened) as rejects_file:
+    with RejectsFile(audience.with_name(parsed.name), opened) as rejects_file:
         try:
             recipients.probe(reader, opened.rows())
         except InputError:
@@ -102,6 +109,8 @@ def import_and_launch(
             if rejects_file.path:
                 note(f"each row with its reason: {rejects_file.path}")
             raise
+        # Asked before anything is stored, so that nothing is launched which nobody could take up.
+        connections.limiter.was_emptied()
         if not yes and sys.stdin.isatty():
             _ask(reader, opened, parsed, base_url, rate, payment=payment)
         with connections.sessions() as session, db.unavailable_as_sentence():
@@ -126,6 +135,7 @@ def import_and_launch(
                 for reject in page.rejects:
                     row = recipient_files.Row(reject.line, {}, reject.raw, None)
                     rejects_file.write(row, reject.reason, reject.explanation)
+                rejects_file.flush()
                 done["rows"] += page.accepted + page.rejected + page.duplicates
                 if done["rows"] >= 20_000 and not quiet:
                     note(f"{done['rows']:,} rows read")
@@ -136,17 +146,20 @@ def import_and_launch(
                     session, campaign, loaded, reader, opened, after_page=after_page, after_insert=store
                 )
             except KeyboardInterrupt:
+                session.rollback()
+                session.refresh(loaded)
                 note(
-                    f"stopped at line {loaded.next_line}; nothing is launched. The same command goes on from there"
+                    f"stopped at line {max(1, loaded.next_line)} of {audience}; nothing is launched. "
+                    "The same command goes on from there"
                 )
                 raise typer.Exit(FAILED) from None
             campaigns.launch(session, campaign, db.now(session), by=by)
             session.commit()
             told = f"{campaign.name}: {campaign.total:,} messages {campaign.state}"
-            left = [f"{loaded.rejected:,} rows refused"] if loaded.rejected else []
-            left += [f"{loaded.duplicates:,} duplicates"] if loaded.duplicates else []
-    where = f" ({', '.join(left)}; each with its reason in {rejects_file.path})" if rejects_file.path else ""
-    (note if quiet else say)(told + where)
+            left = [f"{counted(loaded.rejected, 'row')} refused"] if loaded.rejected else []
+            left += [counted(loaded.duplicates, "duplicate")] if loaded.duplicates else []
+    where = f"; each with its reason in {rejects_file.path}" if rejects_file.path else ""
+    (note if quiet else say)(f"{told} ({', '.join(left)}{where})" if left else told)
     if launch_at:
         note(f"begins at {instants.describe(launch_at, zone)}")
     return parsed.name
@@ -166,13 +179,19 @@ def _ask(reader: Any, opened: Any, parsed: Any, base_url: str, rate: float, *, p
     from disparo.recipients import Recipient
     from disparo.rendering import brl
 
-    good, phones, cents = 0, set(), 0
+    good, phones, total = 0, set(), 0
+    seen: set[tuple[str, str]] = set()
     for row in opened.rows():
         found = reader.read(row)
         if isinstance(found, Recipient):
+            names = {("dedupe", found.dedupe_key), ("key", found.key)}
+            own = {(kind, name) for kind, name in names if name is not None}
+            if own & seen:
+                continue
+            seen |= own
             good += 1
             phones.add(found.recipient_key)
-            cents += found.amount_cents or 0
+            total += found.amount_cents or 0
     real = base_url.endswith("gupshup.io")
     note(f"campaign {parsed.name}, lane {parsed.lane}, app {parsed.app}")
     note(f"to {'the REAL endpoint' if real else 'a stand-in'} {base_url}")
@@ -180,23 +199,37 @@ def _ask(reader: Any, opened: Any, parsed: Any, base_url: str, rate: float, *, p
         f"{good:,} rows can be sent to {len(phones):,} phones, in about {duration(good / rate)} at {rate:g}/s"
     )
     if payment:
-        note(f"sum {brl(cents)}")
-        wanted, what = f"{cents / 100:.2f}", "the sum in reais, as 1234.56"
-    else:
-        wanted, what = str(good), "the number of messages"
+        note(f"sum {brl(total)}")
+    what = "the sum in reais" if payment else "the number of messages"
     given = typer.prompt(f"to send them, type {what}", default="", show_default=False, err=True)
-    if given.strip().replace(",", ".") != wanted:
+    if _typed(given, in_reais=payment) != (total if payment else good):
         note("not what it says above; nothing was stored")
         raise typer.Exit(FAILED)
+
+
+def _typed(given: str, *, in_reais: bool) -> int | None:
+    """The number that was typed, or the sum in cents, with or without separators."""
+    from disparo.rendering import cents
+
+    if not in_reais:
+        digits = given.strip().replace(",", "").replace(".", "")
+        return int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 20 else None
+    for numbers in ("br", "en"):
+        try:
+            return cents(given, numbers)
+        except InputError:
+            continue
+    return None
 
 
 def _share(text: str | None) -> float | None:
     if text is None:
         return None
-    try:
-        return float(text.strip().removesuffix("%").replace(",", ".")) / 100
-    except ValueError:
-        raise InputError(f"--fail-over {text}: write a share like 5%") from None
+    match = re.fullmatch(r"(\d{1,3}(?:[.,]\d+)?)\s*%?", text.strip(), re.ASCII)
+    share = float(match[1].replace(",", ".")) / 100 if match else None
+    if share is None or share > 1:
+        raise InputError(f"--fail-over {text}: write a share like 5%")
+    return share
 
 
 def status_of(connections: "Connections", name: str) -> dict[str, Any]:
@@ -222,7 +255,7 @@ def follow(connections: "Connections", name: str, fail_over: float | None = None
                 if code is not None:
                     break
                 now = time.monotonic()
-                alone_since = (alone_since or now) if found["limited_by"] == "no_worker" else None
+                alone_since = None if found["workers"] else (alone_since or now)
                 if alone_since is not None and now - alone_since > NO_WORKER_SECONDS:
                     note("no worker is alive; the messages stay queued. Start one with `disparo up`")
                     return FAILED
@@ -235,7 +268,10 @@ def follow(connections: "Connections", name: str, fail_over: float | None = None
 
 def _ended(found: dict[str, Any], fail_over: float | None) -> int | None:
     counts = found["counts"]
-    if found["state"] in ("finished", "cancelled"):
+    if found["state"] == "cancelled":
+        note(f"{found['name']} was cancelled")
+        return FAILED
+    if found["state"] == "finished":
         if fail_over is not None and counts["failed"] > fail_over * max(1, found["total"]):
             note(f"{counts['failed']:,} of {found['total']:,} failed, more than {fail_over:.1%}")
             return FAILED
@@ -248,7 +284,9 @@ def _ended(found: dict[str, Any], fail_over: float | None) -> int | None:
     if found["limited_by"] == "paused" and not counts["sending"]:
         note(f"paused: {found['pause_reason']}")
         for stop in found["stops"]:
-            note(f"{stop['hint']} Then `disparo app resume {found['app']}`" if stop["hint"] else "")
+            note(f"{stop['hint']} `disparo app resume {found['app']}` lets it go on".strip())
+        if found["state"] == "paused":
+            note(f"`disparo campaign resume {found['name']}` lets it go on")
         return NEEDS_A_PERSON
     return None
 
@@ -265,7 +303,9 @@ def show_status(connections: "Connections", name: str, as_json: bool) -> None:
         if n:
             say(f"  {status:<10} {n:>10,}")
     if found["rejected"] or found["duplicates"]:
-        say(f"  not taken from the file: {found['rejected']:,} refused, {found['duplicates']:,} duplicates")
+        say(
+            f"  not taken from the file: {found['rejected']:,} refused, {counted(found['duplicates'], 'duplicate')}"
+        )
     for failure in found["failures"]:
         say(f"  failed with {failure['code']}: {failure['count']:,} ({failure['reason']})")
     if found["limited_by"] != "none":
@@ -274,7 +314,8 @@ def show_status(connections: "Connections", name: str, as_json: bool) -> None:
             + (f": {found['pause_reason']}" if found["pause_reason"] else "")
         )
     for stop in found["stops"]:
-        say(f"  stopped: {stop['scope']} {stop['key'] or ''} {stop['code']} {stop['hint']}")
+        width = " ".join(filter(None, (stop["scope"], stop["key"])))
+        say(f"  stopped: {width}, {stop['code']} {stop['hint']}".rstrip())
     if found["state"] == "running":
         say(f"  {found['rate']:g}/s, {duration(found['eta_seconds'])} left")
     return None
@@ -288,11 +329,11 @@ def status(name: Name, as_json: JSON = False) -> None:
 
 
 @cli.command()
-def watch(name: Name) -> None:
+def watch(name: Name, as_json: JSON = False) -> None:
     """Stay with a campaign until it is finished or needs a person."""
     with connected() as connections:
         code = follow(connections, name)
-        show_status(connections, name, as_json=False)
+        show_status(connections, name, as_json)
     raise typer.Exit(code)
 
 
@@ -327,34 +368,42 @@ def pause(
     name: Name,
     by: By = None,
     why: Annotated[str, typer.Option(help="Kept with the pause.")] = "paused by an operator",
+    as_json: JSON = False,
 ) -> None:
     """Let nothing more of it leave."""
     from disparo import campaigns
 
-    with connected() as connections, connections.session() as session:
-        campaigns.pause(session, campaigns.get(session, name, lock=True), reason=why, by=by)
-    say(f"{name} is paused")
+    with connected() as connections:
+        with connections.session() as session:
+            campaigns.pause(session, campaigns.get(session, name, lock=True), reason=why, by=by)
+        if as_json:
+            return show_status(connections, name, as_json)
+    return say(f"{name} is paused")
 
 
 @cli.command()
-def resume(name: Name, by: By = None) -> None:
+def resume(name: Name, by: By = None, as_json: JSON = False) -> None:
     """Go on exactly where it stopped."""
-    from disparo import apps, campaigns, db
+    from disparo import campaigns, db
 
-    with connected() as connections, connections.session() as session:
-        campaign = campaigns.get(session, name, lock=True)
-        campaigns.resume(session, campaign, db.now(session), by=by)
-        held = apps.stops(session, campaign.app_id)
+    with connected() as connections:
+        with connections.session() as session:
+            campaigns.resume(session, campaigns.get(session, name, lock=True), db.now(session), by=by)
+        found = status_of(connections, name)
+    if as_json:
+        return print_json(found)
     say(f"{name} goes on")
-    for stop in held:
-        if stop.scope == "app" or stop.key in (campaign.lane, campaign.template):
-            note(
-                f"but its app is stopped ({stop.scope} {stop.key}): {stop.reason}; `disparo app resume` lets it send"
-            )
+    for stop in found["stops"]:
+        width = " ".join(filter(None, (stop["scope"], stop["key"])))
+        note(
+            f"but {found['app']} is stopped ({width}): {stop['reason']}; "
+            f"`disparo app resume {found['app']}` lets it send"
+        )
+    return None
 
 
 @cli.command()
-def cancel(name: Name, by: By = None) -> None:
+def cancel(name: Name, by: By = None, as_json: JSON = False) -> None:
     """Let nothing more of it leave, for good."""
     from disparo import campaigns, db
 
@@ -365,9 +414,12 @@ def cancel(name: Name, by: By = None) -> None:
         while cancelled:
             with connections.session() as session:
                 cancelled = campaigns.cancel_rest(session, db.now(session))
-        counts = status_of(connections, name)["counts"]
+        found = status_of(connections, name)
+    if as_json:
+        return print_json(found)
+    counts = found["counts"]
     gone = sum(counts[status] for status in ("accepted", "enqueued", "sent", "delivered", "read"))
-    say(f"{name} is cancelled: {counts['cancelled']:,} will not be sent, {gone:,} had left already")
+    return say(f"{name} is cancelled: {counts['cancelled']:,} will not be sent, {gone:,} had left already")
 
 
 EXPORT_COLUMNS = (
@@ -384,6 +436,7 @@ def export(
     state: Annotated[str | None, typer.Option(help="Only these, e.g. failed,unknown.")] = None,
 ) -> None:
     """Stream one row per message."""
+    from disparo import campaigns
     from disparo.statuses import Status
 
     if form not in ("csv", "jsonl"):
@@ -391,27 +444,42 @@ def export(
     states = [one.strip() for one in state.split(",")] if state else [str(status) for status in Status]
     if wrong := [one for one in states if one not in list(Status)]:
         raise InputError(f"--state {', '.join(wrong)}: there are {', '.join(Status)}")
-    try:
-        stream = output.open("x", encoding="utf-8", newline="") if output else sys.stdout
-    except FileExistsError:
-        raise InputError(f"{output} exists; exports never overwrite a file") from None
-    except OSError as err:
-        raise InputError(f"{output} cannot be written: {err.strerror}") from err
+    write = _write_csv if form == "csv" else _write_jsonl
     with connected() as connections:
+        with connections.session() as session:
+            campaigns.get(session, name)
         rows = _exported(connections, name, states)
-        if form == "csv":
-            from disparo.recipient_files import guarded
+        if output is None:
+            write(sys.stdout, rows)
+            sys.stdout.flush()
+            return
+        try:
+            with output.open("x", encoding="utf-8", newline="") as stream:
+                try:
+                    write(stream, rows)
+                    stream.flush()
+                except BaseException:
+                    # Half a file looks like a whole one.
+                    output.unlink()
+                    raise
+        except FileExistsError:
+            raise InputError(f"{output} exists; exports never overwrite a file") from None
+        except OSError as err:
+            raise InputError(f"{output} cannot be written: {err.strerror}") from err
+    say(f"written to {output}")
 
-            writer = csv.writer(stream)
-            writer.writerow(EXPORT_COLUMNS)
-            for row in rows:
-                writer.writerow(["" if value is None else guarded(str(value)) for value in row.values()])
-        else:
-            for row in rows:
-                stream.write(json.dumps(row, ensure_ascii=False) + "\n")
-    if output:
-        stream.close()
-        say(f"written to {output}")
+
+def _write_csv(stream: TextIO, rows: Iterator[dict[str, Any]]) -> None:
+    from disparo.rejects import guarded
+
+    writer = csv.writer(stream)
+    writer.writerow(EXPORT_COLUMNS)
+    for row in rows:
+        writer.writerow(["" if value is None else guarded(str(value)) for value in row.values()])
+
+
+def _write_jsonl(stream: TextIO, rows: Iterator[dict[str, Any]]) -> None:
+    stream.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
 def _exported(connections: "Connections", name: str, states: list[str]) -> Iterator[dict[str, Any]]:

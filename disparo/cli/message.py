@@ -22,7 +22,7 @@ def show(
     as_json: JSON = False,
 ) -> None:
     """All that is known of one message, its attempts included."""
-    from disparo import messages
+    from disparo import messages, phone
     from disparo.whatsapp import codes
 
     with connected() as connections, connections.session() as session:
@@ -31,7 +31,7 @@ def show(
     if as_json:
         return print_json(found)
     errors = found.pop("errors")
-    print_fields(found)
+    print_fields(found | {"to": phone.mask(found["to"])})
     if errors:
         say("attempts that were not plainly accepted:")
         for error in errors:

@@ -63,6 +63,11 @@ def print_table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
         say("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
+def counted(n: int, what: str) -> str:
+    """``1 row``, ``1,204 rows``."""
+    return f"{n:,} {what}" + ("" if n == 1 else "s")
+
+
 def duration(seconds: float | None) -> str:
     """``3 h 28 min``, ``41 s``, or a dash."""
     if seconds is None:

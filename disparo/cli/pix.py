@@ -50,11 +50,15 @@ def show(reference: Reference, app: App, as_json: JSON = False) -> None:
 
 
 @cli.command()
-def paid(reference: Reference, app: App) -> None:
+def paid(reference: Reference, app: App, as_json: JSON = False) -> None:
     """Note a payment; a request that has not left is cancelled."""
     from disparo import apps, db, pix
 
     with connected() as connections, connections.session() as session:
         owner = apps.get(session, app)
-        cancelled = pix.mark_paid(session, pix.get(session, owner, reference, lock=True), db.now(session))
-    say(f"{reference} is paid" + ("; its request had not left and is cancelled" if cancelled else ""))
+        charge = pix.get(session, owner, reference, lock=True)
+        cancelled = pix.mark_paid(session, charge, db.now(session))
+        found = pix.describe(session, owner, charge)
+    if as_json:
+        return print_json(found)
+    return say(f"{reference} is paid" + ("; its request had not left and is cancelled" if cancelled else ""))

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from disparo.cli.output import JSON, connected, print_json, print_table, say
-from disparo.errors import InputError
+from disparo.cli.output import JSON, connected, counted, print_json, print_table, say
+from disparo.errors import InputError, PayloadError
 
 cli = typer.Typer(no_args_is_help=True)
 
@@ -31,7 +31,11 @@ def schedule(
     if (in_ is None) == (at is None):
         raise InputError("say when: either --in 30m or --at 2026-12-03T10:00")
     number = phone.parse(to)
-    content = messages.compose(document.load(file, None, str(file)), number)
+    given = document.load(file, None, str(file))
+    try:
+        content = messages.compose(given, number)
+    except PayloadError as err:
+        raise InputError(f"{file}: {err}") from err
     delay = instants.parse_delay(in_) if in_ else timedelta()
     with connected() as connections:
         zone = connections.settings.zone
@@ -63,8 +67,12 @@ def convert(key: Annotated[str, typer.Argument(help="The cart.")], app: App, as_
         done = reminders.convert(session, apps.get(session, app), key, db.now(session))
     if as_json:
         return print_json({"reminders": done.reminders, "messages": done.messages, "too_late": done.too_late})
+    if not (done.reminders or done.messages or done.too_late):
+        return say(f"cart {key} has no reminder that waits; nothing to cancel")
     late = f"; too late for {done.too_late}, which had left" if done.too_late else ""
-    return say(f"cart {key} is converted: {done.reminders + done.messages} reminders cancelled{late}")
+    return say(
+        f"cart {key} is converted: {counted(done.reminders + done.messages, 'reminder')} cancelled{late}"
+    )
 
 
 @cli.command("list")

@@ -1,6 +1,5 @@
 """``disparo send``: one message."""
 
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from disparo.cli.output import FAILED, JSON, connected, note, print_fields, print_json, say
-from disparo.errors import InputError, RedisUnavailable, SettingsError
+from disparo.errors import InputError, PayloadError, RedisUnavailable
 
 if TYPE_CHECKING:
     from disparo.connections import Connections
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
 #: How long a `--wait` waits at most when nothing else is said.
 WAIT_SECONDS = 60.0
 #: Without a live worker it ends after this.
-NO_WORKER_SECONDS = 2.5
+NO_WORKER_SECONDS = 1.5
 
 
 def send(
@@ -40,30 +39,29 @@ def send(
 ) -> None:
     """Send one message."""
     from disparo import apps, db, document, instants, messages, phone
-    from disparo.settings import token_variable
     from disparo.statuses import Lane
     from disparo.whatsapp import payloads
 
     if lane not in list(Lane):
         raise InputError(f"--lane {lane}: there are {', '.join(Lane)}")
     stdin = file == "-"
-    given = document.load(None if stdin else Path(file), sys.stdin.read() if stdin else None, file)
+    # As bytes, so that what is not UTF-8 is told with its line.
+    given = document.load(Path("/dev/stdin") if stdin else Path(file), None, "stdin" if stdin else file)
     envelope, message = payloads.split(given)
     recipient = to if to is not None else envelope.get("to")
     if recipient is None or recipient == "":
         raise InputError(f"{file} has no `to`; give the recipient with --to 5511999998888")
     number = phone.parse(recipient)
-    content = messages.compose(given, number, raw=raw)
+    try:
+        content = messages.compose(given, number, raw=raw)
+    except PayloadError as err:
+        raise InputError(f"{file}: {err}") from err
     for warning in payloads.warnings(message):
         note(f"warning: {warning}")
     with connected() as connections:
-        if connections.environment.token(app) is None:
-            with connections.session() as session:
-                apps.get(session, app)
-            variable = token_variable(app)
-            raise SettingsError(
-                f"app {app} has no token: set {variable}, or {variable}_FILE with a file that holds it"
-            )
+        with connections.session() as session:
+            apps.get(session, app)
+        connections.require_token(app)
         with connections.session() as session:
             owner, now = apps.get(session, app), db.now(session)
             zone = connections.settings.zone
@@ -85,7 +83,10 @@ def send(
     if as_json:
         print_json(found)
     elif wait:
-        print_fields(found, ("id", "key", "to", "state", "provider_id", "code", "reason", "hint", "attempts"))
+        print_fields(
+            found | {"to": phone.mask(found["to"])},
+            ("id", "key", "to", "state", "provider_id", "code", "reason", "hint", "attempts"),
+        )
     else:
         say(
             f"message {message_id} is {found['state']}"

@@ -33,26 +33,30 @@ def up(
     """Migrate, then run servers, workers, scheduler and web until Ctrl-C; prints `ready` when all live."""
     from disparo import log, schema
     from disparo.connections import connect
+    from disparo.settings import environment, load
     from disparo.supervisor import Supervisor
 
-    _check_port(port)
-    with connect(name="disparo-up") as connections, _alone(connections.settings.home):
-        log.configure(connections.settings.log_level)
-        schema.upgrade(connections.engine)
-        # Redis is asked before anything starts, so that a wrong address is one sentence.
-        connections.limiter.was_emptied()
-        if paused:
-            _pause_all(connections)
+    source = environment()
+    settings = load(source)
+    log.configure(settings.log_level)
+    with _alone(settings.home):
+        _check_port(port)
+        with connect(source, name="disparo-up") as connections:
+            schema.upgrade(connections.engine)
+            # Redis is asked before anything starts, so that a wrong address is one sentence.
+            connections.limiter.was_emptied()
+            if paused:
+                _pause_all(connections)
 
-        def ready() -> bool:
-            return _workers_live(connections) >= workers + 1 and _answers(port)
+            def ready() -> bool:
+                return _workers_live(connections) >= workers + 1 and _answers(port)
 
-        def on_ready() -> None:
-            sys.stdout.write("ready\n")
-            sys.stdout.flush()
+            def on_ready() -> None:
+                sys.stdout.write("ready\n")
+                sys.stdout.flush()
 
-        children = _children(connections, workers, port)
-        code = Supervisor(children, log=note, ready=ready, on_ready=on_ready).run()
+            children = _children(connections, workers, port)
+            code = Supervisor(children, log=note, ready=ready, on_ready=on_ready).run()
     raise typer.Exit(code)
 
 
