@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14 p
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test check format lock clean
+.PHONY: demo test check bench format lock clean
 
 ## demo: the main job on this machine, with the sandbox
 demo: .venv/run
@@ -22,6 +22,10 @@ check: .venv/dev
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 	$(BIN)/python tests/wheel.py
+
+## bench: what the parts can do on this machine
+bench: .venv/run
+	$(BIN)/python benchmarks/sandbox.py
 
 ## format: what check would complain of, where it can be mended by itself
 format: .venv/dev

@@ -17,6 +17,7 @@ def main() -> int:
     # Below /tmp itself, so that an unprivileged PostgreSQL may enter when this runs as root.
     with tempfile.TemporaryDirectory(prefix="disparo-wheel-") as made:
         folder = Path(made)
+        folder.chmod(0o755)
         run("-m", "hatchling", "build", "-t", "wheel", "-d", str(folder / "dist"), cwd=ROOT)
         wheel = next((folder / "dist").glob("*.whl"))
         venv.create(folder / "venv", with_pip=False)

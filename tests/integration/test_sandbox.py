@@ -342,8 +342,11 @@ def test_a_stopped_sandbox_keeps_its_books_and_its_port(session: requests.Sessio
 
 def test_a_taken_port_is_a_sentence(sandbox: Sandbox) -> None:
     port = int(sandbox.url.rpartition(":")[2])
+    second = Sandbox(port=port)
     with pytest.raises(InputError, match=f"Port {port} of 127.0.0.1 is taken"):
-        Sandbox(port=port).start()
+        second.start()
+    second.stop()
+    assert second.stats()["arrivals"] == 0
 
 
 def test_an_address_of_another_machine_is_a_sentence() -> None:

@@ -8,7 +8,8 @@ from disparo.whatsapp.codes import RULES, Rule, code_of_status, lookup, lookup_s
 EXPECTED = {
     Verdict.SENDER_STOP: (
         "0 190 3 10 200 250 299 131005 368 131031 131042 131044 131045 131037 33 133000 133005 "
-        "133006 133008 133009 133010 133015 133016 134011 131064 131063 1001 1003 1004 4004"
+        "133006 133008 133009 133010 133015 133016 134011 131064 131063 1001 1003 1004 4004 "
+        "no_token operator"
     ),
     Verdict.THROTTLE: "4 80007 130429 131048 4001 too_many_requests",
     Verdict.RETRY: (
@@ -17,13 +18,14 @@ EXPECTED = {
     Verdict.MESSAGE_PERMANENT: (
         "135000 100 131008 131009 131021 131051 131052 131053 131055 134100 131062 137000 131030 "
         "131047 130470 470 132005 132008 132012 132018 2040 2046 2047 1005 4003 1010 1011 "
-        "invalid_payload"
+        "invalid_payload rendering"
     ),
     Verdict.RECIPIENT_SUPPRESS: "130497 131026 131050 1002 1006 1007 1008 1012",
     Verdict.RECIPIENT_DEFER: "131049 130472",
     Verdict.TEMPLATE_STOP: "134102 134103 132000 132001 132007 132015 132016 132068 132069 4005",
     Verdict.UNKNOWN: (
-        "no_answer deadline cut_answer too_large no_id server_error bad_gateway request_timeout see_other"
+        "no_answer deadline cut_answer too_large no_id server_error bad_gateway request_timeout see_other "
+        "worker_died lease_expired internal"
     ),
 }
 

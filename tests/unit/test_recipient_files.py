@@ -7,16 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from disparo.columns import plain_name
 from disparo.errors import InputError
-from disparo.recipient_files import (
-    MAX_CELL,
-    RecipientFile,
-    RejectsFile,
-    digest,
-    guarded,
-    open_rows,
-    plain_name,
-)
+from disparo.recipient_files import MAX_CELL, RecipientFile, digest, open_rows
+from disparo.rejects import RejectsFile, guarded
 
 Write = Callable[..., Path]
 DATA = Path(__file__).parents[1] / "data" / "csv"

@@ -1,0 +1,148 @@
+"""Senders: set, show, pause, resume, retry."""
+
+import pytest
+from sqlalchemy import text
+
+from disparo import apps, messages, phone
+from disparo.errors import InputError
+from disparo.models import Message
+from disparo.statuses import Status
+
+TEXT = {"type": "text", "text": {"body": "Oi"}}
+
+
+@pytest.fixture
+def app(session):
+    return apps.configure(session, "loja", gs_app_id="app-1")[0]
+
+
+def add(session, app, now, number="5511999998888"):
+    to = phone.parse(number)
+    return messages.add(session, app, to, messages.compose(TEXT, to), due_at=now, now=now)[0]
+
+
+def test_set_makes_an_app_with_defaults_and_changes_only_what_is_given(run):
+    made = run("app", "set", "loja", "--id", "app-1", "--json").json
+    fixed = {"name", "id", "state", "reason", "code", "since", "rate", "effective_rate", "breakers"}
+    assert fixed <= set(made)
+    assert (made["rate"], made["state"], made["windows"], made["base_url"]) == (10.0, "active", {}, None)
+    run(
+        "app",
+        "set",
+        "loja",
+        "--rate",
+        "2.5",
+        "--base-url",
+        "http://127.0.0.1:8900/",
+        "--window",
+        "marketing=mon-sat 8-20",
+    )
+    run("app", "set", "loja", "--window", "payment=always")
+    found = run("app", "set", "loja", "--id", "app-2", "--json").json
+    assert (found["id"], found["rate"], found["base_url"]) == ("app-2", 2.5, "http://127.0.0.1:8900")
+    assert set(found["windows"]) == {"marketing", "payment"}
+    assert run("app", "set", "loja", "--base-url", "", "--json").json["base_url"] is None
+    assert run("app", "show", "loja", "--json").json["rate"] == 2.5
+
+
+def test_a_wrong_value_of_an_app_is_a_sentence_and_changes_nothing(run):
+    before = run("app", "set", "loja", "--id", "app-1", "--json").json
+    for options, told in [
+        (["loja_sul", "--id", "x"], "is no app name"),
+        (["Loja", "--id", "x"], "is no app name"),
+        (["", "--id", "x"], "is no app name"),
+        (["a" * 41, "--id", "x"], "is no app name"),
+        (["nova"], "nova is a new app: give its id"),
+        (["loja-file", "--id", "x"], "take another name"),
+        (["loja", "--id", ""], "--id is the APP_ID"),
+        (["loja", "--id", "../a"], "--id is the APP_ID"),
+        (["loja", "--id", "sk_0123456789"], "this is a token: keep it in DISPARO_TOKEN_LOJA"),
+        (["loja", "--rate", "0"], "--rate 0"),
+        (["loja", "--rate", "-1"], "--rate -1"),
+        (["loja", "--rate", "nan"], "--rate nan"),
+        (["loja", "--rate", "inf"], "--rate inf"),
+        (["loja", "--rate", "1e-320"], "--rate 9.99989e-321"),
+        (["loja", "--base-url", "partner.gupshup.io"], "--base-url: "),
+        (["loja", "--window", "always"], "write LANE=SPEC"),
+        (["loja", "--window", "express=always"], "there are the lanes"),
+        (["loja", "--window", "marketing=often"], "often"),
+    ]:
+        sentence = run("app", "set", *options).sentence
+        assert told in sentence, options
+        assert "0123456789" not in sentence
+    assert run("app", "list", "--json").json == [before]
+
+
+def test_a_new_app_without_a_token_is_told_where_it_goes(run, monkeypatch):
+    assert (
+        "DISPARO_TOKEN_ESCOLA, or DISPARO_TOKEN_ESCOLA_FILE" in run("app", "set", "escola", "--id", "x").err
+    )
+    monkeypatch.setenv("DISPARO_TOKEN_ESCOLA", "sk_hidden-word")
+    done = run("app", "show", "escola")
+    assert "set here" in done.out
+    assert "hidden-word" not in done.out + done.err
+
+
+def test_pause_and_resume_of_an_app_and_of_a_lane(run, connections):
+    run("app", "set", "loja", "--id", "app-1")
+    assert run("app", "pause", "loja", "--lane", "marketing").out == "loja (marketing) is paused\n"
+    found = run("app", "show", "loja", "--json").json
+    assert found["state"] == "active"
+    assert [(stop["scope"], stop["key"]) for stop in found["breakers"]] == [("lane", "marketing")]
+    paused = run("app", "pause", "loja", "--why", "holiday", "--json").json
+    assert (paused["state"], paused["reason"], paused["code"], paused["effective_rate"]) == (
+        "paused",
+        "holiday",
+        "operator",
+        0,
+    )
+    assert connections.limiter.acquire(1, 1, 10.0, 0.5).reason == "holiday"
+    assert run("app", "pause", "loja").out == "loja was paused already\n"
+    assert "still paused (holiday)" in run("app", "resume", "loja", "--lane", "marketing").out
+    assert "loja sends again" in run("app", "resume", "loja").out
+    assert run("app", "show", "loja", "--json").json["breakers"] == []
+    assert run("app", "resume", "loja").out == "loja was not paused\n"
+    for verb in ("pause", "resume"):
+        assert "--lane fast: there are payment" in run("app", verb, "loja", "--lane", "fast").sentence
+        assert "no app is named 'nope'" in run("app", verb, "nope").sentence
+
+
+def test_a_pause_counts_even_when_redis_is_away(run, monkeypatch):
+    run("app", "set", "loja", "--id", "app-1")
+    with monkeypatch.context() as patch:
+        patch.setenv("DISPARO_REDIS_URL", "redis://127.0.0.1:1/0")
+        done = run("app", "pause", "loja")
+    assert done.code == 0
+    assert "the workers learn of it when Redis is back" in done.err
+    assert run("app", "show", "loja", "--json").json["state"] == "paused"
+
+
+def test_resume_with_retry_puts_back_what_failed_by_that_fault_and_nothing_else(run, connections):
+    run("app", "set", "loja", "--id", "app-1")
+    with connections.session() as session:
+        app, now = apps.get(session, "loja"), session.execute(text("SELECT now()")).scalar_one()
+        apps.stop(session, app.id, code="401", reason="Authentication Failed", hint="Renew the token.")
+        for number, code in (("5511999998881", "401"), ("5511999998882", "401"), ("5511999998883", "131026")):
+            row = add(session, app, now, number)
+            row.status, row.code, row.failed_at = Status.FAILED, code, now
+    assert "2 failed messages wait to be sent again" in run("app", "resume", "loja", "--retry").out
+    with connections.session() as session:
+        found = session.query(Message.status, Message.code).order_by(Message.id).all()
+    assert [tuple(row) for row in found] == [("pending", None), ("pending", None), ("failed", "131026")]
+
+
+def test_a_fault_of_a_request_from_before_the_last_resume_stops_nothing(session, app, now):
+    assert apps.stop(session, app.id, code="401", reason="first", epoch=app.epoch)
+    assert not apps.stop(session, app.id, code="401", reason="again", epoch=app.epoch)
+    before = app.epoch
+    assert len(apps.resume(session, app, now)) == 1
+    assert not apps.stop(session, app.id, code="401", reason="late answer", epoch=before)
+    assert apps.stops(session, app.id) == []
+    assert apps.stop(session, app.id, code="401", reason="new", epoch=app.epoch)
+
+
+def test_the_slowest_rate_is_still_one_that_a_status_can_show(session, app):
+    changed, created = apps.configure(session, "loja", rate=apps.SLOWEST_RATE)
+    assert (changed.rate, created) == (apps.SLOWEST_RATE, False)
+    with pytest.raises(InputError):
+        apps.configure(session, "loja", rate=apps.SLOWEST_RATE / 10)

@@ -1,0 +1,562 @@
+"""The sender in this process, against a sandbox over real HTTP, PostgreSQL and Redis."""
+
+import itertools
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis import Redis
+from sqlalchemy import select, text
+
+from disparo import apps, batches, counters, db, recovery
+from disparo.batches import Outcome
+from disparo.connections import Connections
+from disparo.errors import DatabaseUnavailable
+from disparo.models import App, Batch, Campaign, Message, SendError, Stop, Worker
+from disparo.sandbox import Options, Sandbox
+from disparo.statuses import Lane, Status
+from tests.factories.app import make_app, make_stop
+from tests.factories.campaign import CONTENT, make_campaign, recount
+from tests.factories.message import make_message
+from worker.journal import Journal, JournalFull
+from worker.sender import Sender
+
+PATIENCE_SECONDS = 60.0
+TEMPLATE = {"type": "template", "template": {"name": "oferta", "language": {"code": "pt_BR"}}}
+
+
+def until(condition: Callable[[], Any], what: str) -> Any:
+    """What ``condition`` gives as soon as it is true."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"it did not come to this in time: {what}"
+        time.sleep(0.02)
+    return found
+
+
+@dataclass
+class House:
+    """The parts around a sender: the tables, the sandbox, and a thread that releases as the scheduler does."""
+
+    connections: Connections
+    sandbox: Sandbox
+    redis: Redis
+    senders: list[Sender] = field(default_factory=list)
+    paused: threading.Event = field(default_factory=threading.Event)
+    ended: threading.Event = field(default_factory=threading.Event)
+
+    def app(self, name: str = "loja", *, rate: float = 100.0) -> App:
+        with self.connections.session() as session:
+            app = make_app(session, name, rate=rate, base_url=self.sandbox.url)
+        # The wait after an emptied Redis is another test's.
+        self.redis.set(f"disparo:app:{app.id}:free", "0")
+        return app
+
+    def campaign(self, app: App, recipients: int, **columns: Any) -> Campaign:
+        with self.connections.session() as session:
+            return make_campaign(session, app, recipients, **columns)
+
+    def sender(self, **options: Any) -> Sender:
+        made = Sender(self.connections, **options)
+        self.senders.append(made)
+        return made
+
+    def releasing(self) -> None:
+        while not self.ended.wait(0.1):
+            sender = self.senders[-1] if self.senders else None
+            if sender is None or sender.closing.is_set() or self.paused.is_set():
+                continue
+            with self.connections.session() as session:
+                jobs = batches.release(session, db.now(session))
+            for job in jobs:
+                if job.batch_id is not None:
+                    sender.take_batch(job.batch_id)
+                else:
+                    sender.take_messages(job.app_id, list(job.message_ids))
+
+    def counts(self, campaign: Campaign) -> dict[str, int]:
+        """What the counters say, which is what the rows say."""
+        with self.connections.session() as session:
+            session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
+            found = counters.counts(session, [campaign.id])[campaign.id]
+            assert found == recount(session, campaign)
+        return {status: n for status, n in found.items() if n}
+
+    def until_counts(self, campaign: Campaign, **expected: int) -> None:
+        until(lambda: self.counts(campaign) == expected, f"{expected}, now {self.counts(campaign)}")
+
+    def rows(self) -> list[Message]:
+        with self.connections.session() as session:
+            return list(session.scalars(select(Message).order_by(Message.id)))
+
+    def stops(self) -> list[Stop]:
+        with self.connections.session() as session:
+            return list(session.scalars(select(Stop).where(Stop.ended_at.is_(None))))
+
+    def resume(self, app: App) -> None:
+        """As ``disparo app resume`` and the tick after it."""
+        with self.connections.session() as session:
+            apps.resume(session, session.get_one(App, app.id), db.now(session))
+        self.connections.limiter.resume(app.id)
+
+    def arrivals(self) -> list[dict[str, Any]]:
+        return self.sandbox.messages()
+
+
+@pytest.fixture
+def house(connections: Connections, redis_url: str) -> Iterator[House]:
+    with Sandbox(Options()) as sandbox, Redis.from_url(redis_url) as redis:
+        made = House(connections, sandbox, redis)
+        releaser = threading.Thread(target=made.releasing, name="releaser")
+        releaser.start()
+        yield made
+        made.ended.set()
+        for sender in made.senders:
+            sender.close(5.0)
+        releaser.join(PATIENCE_SECONDS)
+        assert not releaser.is_alive()
+
+
+# -- what is sent -----------------------------------------------------------------------------------------
+
+
+def test_every_row_of_a_campaign_is_sent_once_and_recorded(house: House) -> None:
+    campaign = house.campaign(house.app(), 60)
+    house.sender()
+    house.until_counts(campaign, accepted=60)
+    stats = house.sandbox.stats()
+    assert (stats["arrivals"], stats["accepted"], stats["distinct"]) == (60, 60, 60)
+    sent = {arrival["to"]: arrival for arrival in house.arrivals()}
+    for row in house.rows():
+        arrival = sent[row.recipient]
+        assert (row.gs_id, row.attempts, row.claims, row.http_status) == (arrival["id"], 1, 1, 200)
+        assert arrival["body"]["text"] == {"body": f"Oi {row.params['nome']}"}
+        assert arrival["app"] == "app-loja"
+    with house.connections.session() as session:
+        assert session.scalars(select(SendError)).all() == []
+
+
+def test_single_messages_go_out_as_they_were_given(house: House) -> None:
+    app = house.app()
+    with house.connections.session() as session:
+        message = make_message(session, app, due_at=db.now(session))
+    house.sender()
+    until(lambda: house.rows()[0].status == Status.ACCEPTED, "the message is accepted")
+    assert house.arrivals()[0]["body"] == message.content
+
+
+def test_an_apps_rate_is_kept(house: House) -> None:
+    campaign = house.campaign(house.app(rate=20.0), 60)
+    house.sender()
+    house.until_counts(campaign, accepted=60)
+    assert house.sandbox.stats()["worst_second"] <= 22
+
+
+def test_a_slow_app_holds_up_no_other(house: House) -> None:
+    slow = house.campaign(house.app("loja", rate=0.05), 5, name="lenta")
+    house.sender()
+    until(lambda: house.counts(slow).get("accepted") == 1, "the slow app has begun")
+    fast_app = house.app("loja-sul")
+    house.connections.environment.values["DISPARO_TOKEN_LOJA_SUL"] = "sk_1"
+    fast = house.campaign(fast_app, 30, name="rápida")
+    house.until_counts(fast, accepted=30)
+    assert house.counts(slow)["accepted"] <= 3
+
+
+# -- refusals ---------------------------------------------------------------------------------------------
+
+
+def test_an_account_fault_stops_the_app_and_leaves_the_rest_waiting(house: House) -> None:
+    house.sandbox.control(suffix_faults={"*": "auth"})
+    app = house.app()
+    campaign = house.campaign(app, 80)
+    sender = house.sender()
+    until(house.stops, "the app is stopped")
+    until(lambda: not house.counts(campaign).get("sending"), "nothing is under way")
+    counts = house.counts(campaign)
+    # Only requests that were in flight when the first refusal came.
+    assert 1 <= counts["failed"] <= 2 * sender._threads
+    assert counts["failed"] + counts["pending"] == 80
+    ((stop),) = house.stops()
+    assert (stop.scope, stop.app_id) == ("app", app.id)
+    failed = [row for row in house.rows() if row.status == Status.FAILED]
+    assert all(row.code and row.reason for row in failed)
+    assert all(row.attempts == 0 for row in house.rows() if row.status == Status.PENDING)
+
+    house.sandbox.control(suffix_faults={})
+    house.resume(app)
+    house.until_counts(campaign, failed=counts["failed"], accepted=counts["pending"])
+    assert house.stops() == []
+    stats = house.sandbox.stats()
+    assert (stats["accepted"], stats["distinct"]) == (counts["pending"], counts["pending"])
+
+
+def test_a_template_fault_stops_its_template_and_nothing_else(house: House) -> None:
+    app = house.app()
+    house.sandbox.control(suffix_faults={"0": "meta:132015", "1": "meta:132015"})
+    bad = house.campaign(app, 40, name="bad", content=TEMPLATE, template="oferta/pt_BR")
+    house.sender()
+    ((stop),) = until(house.stops, "the template is stopped")
+    assert (stop.scope, stop.key) == ("template", "oferta/pt_BR")
+    until(lambda: not house.counts(bad).get("sending"), "nothing of it is under way")
+    left = house.counts(bad)["pending"]
+    assert left > 0
+    house.sandbox.control(suffix_faults={})
+    good = house.campaign(app, 10, name="good", content=CONTENT)
+    house.until_counts(good, accepted=10)
+    assert house.counts(bad)["pending"] == left
+
+
+def test_a_throttle_spends_no_attempt_and_cools_the_app_down(house: House) -> None:
+    app = house.app(rate=10.0)
+    house.sandbox.control(suffix_faults={"0000": "throttle:2*1"})
+    campaign = house.campaign(app, 12)
+    house.sender()
+    house.until_counts(campaign, accepted=12)
+    throttled = house.rows()[0]
+    assert (throttled.attempts, throttled.claims) == (1, 2)
+    assert house.stops() == []
+    with house.connections.session() as session:
+        assert session.scalars(select(SendError.verdict)).all() == ["throttle"]
+    at = [arrival["at"] for arrival in house.arrivals()]
+    # Those that had their permits already may still leave; then nothing does for two seconds.
+    gaps = [later - earlier for earlier, later in itertools.pairwise(at)]
+    assert max(gaps) >= 1.3
+
+
+def test_a_refusal_for_now_is_tried_again_and_then_accepted(house: House) -> None:
+    house.sandbox.control(suffix_faults={"*": "500*2"})
+    campaign = house.campaign(house.app(), 3)
+    house.sender()
+    house.until_counts(campaign, accepted=3)
+    assert [(row.attempts, row.claims) for row in house.rows()] == [(3, 3)] * 3
+    assert house.sandbox.stats()["arrivals"] == 9
+    with house.connections.session() as session:
+        assert Counter(session.scalars(select(SendError.attempt))) == {1: 3, 2: 3}
+    for row in house.rows():
+        at = [arrival["at"] for arrival in house.sandbox.messages(row.recipient)]
+        # The back-off begins at a second.
+        assert min(later - earlier for earlier, later in itertools.pairwise(at)) > 0.9
+
+
+def test_a_connection_that_closes_after_the_request_leaves_the_row_unknown(house: House) -> None:
+    house.sandbox.control(suffix_faults={"0001": "close-after", "0002": "no-id", "0003": "502-after"})
+    campaign = house.campaign(house.app(), 6)
+    house.sender()
+    house.until_counts(campaign, accepted=3, unknown=3)
+    assert house.sandbox.stats()["arrivals"] == 6
+    unknown = [row for row in house.rows() if row.status == Status.UNKNOWN]
+    assert [row.recipient[-4:] for row in unknown] == ["0001", "0002", "0003"]
+    assert all(row.code and row.settled_at and row.attempts == 1 for row in unknown)
+
+
+def test_a_row_that_cannot_be_rendered_fails_alone_and_spends_no_attempt(house: House) -> None:
+    campaign = house.campaign(house.app(), 4)
+    with house.connections.session() as session:
+        session.execute(text("UPDATE messages SET params = '{}' WHERE line = 3"))
+    house.sender()
+    house.until_counts(campaign, accepted=3, failed=1)
+    (failed,) = [row for row in house.rows() if row.status == Status.FAILED]
+    assert (failed.line, failed.code, failed.attempts) == (3, "rendering", 0)
+    assert "nome" in str(failed.reason)
+    assert house.sandbox.stats()["arrivals"] == 3
+
+
+def test_an_app_without_a_token_is_stopped_and_loses_nothing(house: House) -> None:
+    app = house.app("outra")
+    campaign = house.campaign(app, 20)
+    house.sender()
+    ((stop),) = until(house.stops, "the app is stopped")
+    assert (stop.scope, stop.code) == ("app", "no_token")
+    assert "DISPARO_TOKEN_OUTRA" in stop.reason
+    house.until_counts(campaign, pending=20)
+    assert house.sandbox.stats()["arrivals"] == 0
+    house.connections.environment.values["DISPARO_TOKEN_OUTRA"] = "sk_1"
+    house.resume(app)
+    house.until_counts(campaign, accepted=20)
+    assert all(row.attempts == 1 for row in house.rows())
+
+
+def test_a_fault_of_a_request_that_began_before_the_resume_stops_nothing(house: House) -> None:
+    house.sandbox.control(suffix_faults={"*": "auth"}, latency_ms=1_500)
+    app = house.app(rate=1.0)
+    campaign = house.campaign(app, 1)
+    house.sender()
+    until(lambda: house.sandbox.stats()["open_requests"] == 1, "the request is under way")
+    house.resume(app)
+    house.until_counts(campaign, failed=1)
+    assert house.stops() == []
+    house.sandbox.control(suffix_faults={}, latency_ms=0)
+    after = house.campaign(app, 2, name="after")
+    house.until_counts(after, accepted=2)
+
+
+# -- stops ------------------------------------------------------------------------------------------------
+
+
+def pause_campaign(house: House, app: App, campaign: Campaign) -> None:
+    with house.connections.session() as session:
+        session.execute(text("UPDATE campaigns SET state = 'paused'"))
+
+
+def pause_app(house: House, app: App, campaign: Campaign) -> None:
+    with house.connections.session() as session:
+        make_stop(session, app)
+
+
+def pause_lane(house: House, app: App, campaign: Campaign) -> None:
+    with house.connections.session() as session:
+        make_stop(session, app, scope="lane", key=Lane.MARKETING)
+
+
+@pytest.mark.parametrize("pause", [pause_campaign, pause_app, pause_lane])
+def test_a_pause_acts_within_a_second_and_a_resume_goes_on(
+    house: House, pause: Callable[[House, App, Campaign], None]
+) -> None:
+    app = house.app(rate=40.0)
+    campaign = house.campaign(app, 120)
+    house.sender()
+    until(lambda: house.sandbox.stats()["accepted"] >= 20, "it sends")
+    pause(house, app, campaign)
+    paused_at = time.time()
+    until(
+        lambda: "sending" not in house.counts(campaign) and time.time() - paused_at > 1.5,
+        "nothing is under way",
+    )
+    last = max(arrival["at"] for arrival in house.arrivals())
+    assert last - paused_at < 1.0
+    assert house.counts(campaign)["pending"] > 30
+    with house.connections.session() as session:
+        session.execute(text("UPDATE campaigns SET state = 'running'"))
+    house.resume(app)
+    house.until_counts(campaign, accepted=120)
+    assert house.sandbox.stats()["repeated"] == 0
+
+
+def test_a_job_of_a_paused_campaign_is_not_lost(house: House) -> None:
+    campaign = house.campaign(house.app(), 10)
+    with house.connections.session() as session:
+        jobs = batches.release(session, db.now(session))
+        session.execute(text("UPDATE campaigns SET state = 'paused'"))
+    sender = house.sender()
+    for job in jobs:
+        assert job.batch_id is not None
+        sender.take_batch(job.batch_id)
+
+    def waiting() -> bool:
+        with house.connections.session() as session:
+            return set(session.scalars(select(Batch.state))) == {"waiting"}
+
+    until(waiting, "the batch waits")
+    with house.connections.session() as session:
+        session.execute(text("UPDATE campaigns SET state = 'running'"))
+    house.until_counts(campaign, accepted=10)
+
+
+# -- the end of a sender ----------------------------------------------------------------------------------
+
+
+def test_not_a_row_is_lost_when_a_sender_drains(house: House) -> None:
+    house.sandbox.control(latency_ms=300)
+    campaign = house.campaign(house.app(rate=40.0), 100)
+    first = house.sender()
+    until(lambda: house.sandbox.stats()["arrivals"] >= 15, "it sends")
+    first.close(PATIENCE_SECONDS)
+    counts = house.counts(campaign)
+    assert set(counts) == {"accepted", "pending"}
+    assert counts["accepted"] == house.sandbox.stats()["arrivals"] < 100
+    with house.connections.session() as session:
+        assert "released" not in set(session.scalars(select(Batch.state)))
+        assert session.scalars(select(Worker)).all() == []
+    assert all(row.attempts == 0 for row in house.rows() if row.status == Status.PENDING)
+    assert list((house.connections.settings.home / "journal").iterdir()) == []
+
+    house.sandbox.control(latency_ms=0)
+    house.sender()
+    house.until_counts(campaign, accepted=100)
+    assert house.sandbox.stats()["repeated"] == 0
+
+
+def test_a_job_that_comes_while_the_sender_drains_is_handed_back(house: House) -> None:
+    campaign = house.campaign(house.app(), 5)
+    first = house.sender()
+    house.paused.set()
+    with house.connections.session() as session:
+        (job,) = batches.release(session, db.now(session))
+    first.close()
+    assert job.batch_id is not None
+    first.take_batch(job.batch_id)
+    with house.connections.session() as session:
+        assert session.get_one(Batch, job.batch_id).state == "waiting"
+    house.paused.clear()
+    house.sender()
+    house.until_counts(campaign, accepted=5)
+
+
+def test_a_request_that_outlasts_the_grace_time_becomes_unknown_by_its_journal(house: House) -> None:
+    house.sandbox.control(latency_ms=4_000)
+    campaign = house.campaign(house.app(), 1)
+    first = house.sender()
+    until(lambda: house.sandbox.stats()["open_requests"] == 1, "the request is under way")
+    first.close(0.5)
+    house.sender()
+    house.until_counts(campaign, unknown=1)
+    assert house.rows()[0].code == recovery.NO_ANSWER_RECORDED
+    # Its answer comes after all, to a process that has given its name up: nothing changes.
+    until(lambda: not any(poster.is_alive() for poster in first._posters), "the answer is there")
+    assert house.counts(campaign) == {"unknown": 1}
+
+
+def test_a_living_sender_settles_what_a_dead_one_left(house: House) -> None:
+    app = house.app()
+    house.paused.set()
+    campaign = house.campaign(app, 4)
+    dead = Journal(house.connections.settings.home / "journal", "dead")
+    with house.connections.session() as session:
+        (job,) = batches.release(session, db.now(session))
+        answered, lost, *_ = batches.claim(session, job, 4, "dead", db.now(session))
+    for row in (answered, lost):
+        dead.start(row.id, row.claim)
+    dead.answer(
+        Outcome(answered.id, answered.claim, Status.ACCEPTED, spent=True, verdict="accepted", gs_id="gs-1")
+    )
+    dead.close()
+    house.sender()
+    house.until_counts(campaign, accepted=1, unknown=1, pending=2)
+    house.paused.clear()
+    house.until_counts(campaign, accepted=3, unknown=1)
+    assert house.sandbox.stats()["arrivals"] == 2
+
+
+def test_a_journal_that_is_full_holds_the_rows_and_loses_none(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    campaign = house.campaign(house.app(), 20)
+    sender = house.sender()
+    refused: list[int] = []
+
+    def full(message_id: int, _: int) -> None:
+        refused.append(message_id)
+        raise JournalFull("no space left")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(sender._journal, "start", full)
+        until(lambda: len(refused) != len(set(refused)), "a row was refused and came again")
+        assert set(house.counts(campaign)) <= {"pending", "sending"}
+        assert house.sandbox.stats()["arrivals"] == 0
+    house.until_counts(campaign, accepted=20)
+    assert all(row.attempts == 1 for row in house.rows())
+
+
+def test_a_worker_shows_that_it_lives(house: House) -> None:
+    sender = house.sender(queues="bulk")
+
+    def seen() -> Worker | None:
+        with house.connections.session() as session:
+            return session.get(Worker, sender.name)
+
+    first = until(seen, "the worker is seen")
+    assert first.queues == "bulk"
+    until(lambda: (row := seen()) and row.seen_at > first.seen_at, "it is seen again")
+
+
+def test_the_journals_of_a_finished_campaign_hold_no_phone(house: House) -> None:
+    house.sandbox.control(suffix_faults={"0003": "close-after"})
+    campaign = house.campaign(house.app(), 6)
+    house.sender()
+    house.until_counts(campaign, accepted=5, unknown=1)
+    folder: Path = house.connections.settings.home / "journal"
+    written = b"".join(path.read_bytes() for path in folder.iterdir())
+    assert written.count(b"\nA ") == 6
+    for row in house.rows():
+        assert row.recipient.encode() not in written
+
+
+def claimed(house: House, rows: int = 4) -> tuple[Sender, Campaign]:
+    """A sender whose rows are claimed and wait for their instants."""
+    app = house.app(rate=8)
+    campaign = house.campaign(app, rows)
+    house.paused.set()
+    sender = house.sender()
+    with house.connections.session() as session:
+        [job] = batches.release(session, db.now(session))
+    assert job.batch_id is not None
+    sender.take_batch(job.batch_id)
+    until(lambda: house.counts(campaign).get("sending"), "rows to be claimed")
+    return sender, campaign
+
+
+def test_rows_whose_content_cannot_be_read_now_go_back_and_are_not_unknown(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads = itertools.count()
+    read = Sender._content
+
+    def away(self: Sender, campaign_id: int) -> Any:
+        if next(reads) < 3:
+            raise DatabaseUnavailable("PostgreSQL does not answer")
+        return read(self, campaign_id)
+
+    monkeypatch.setattr(Sender, "_content", away)
+    campaign = house.campaign(house.app(), 6)
+    house.sender()
+    house.until_counts(campaign, accepted=6)
+    assert next(reads) > 3
+
+
+def test_an_error_of_ours_before_the_request_fails_the_row_and_is_not_unknown(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(self: Sender, row: Any) -> bytes:
+        raise RuntimeError("odd data")
+
+    monkeypatch.setattr(Sender, "_body", broken)
+    campaign = house.campaign(house.app(), 3)
+    house.sender()
+    house.until_counts(campaign, failed=3)
+    assert {row.code for row in house.rows()} == {"rendering"}
+    assert house.arrivals() == []
+
+
+def test_an_answer_counts_although_what_follows_from_it_fails(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(self: Sender, *_: Any) -> None:
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr(Sender, "_act", broken)
+    campaign = house.campaign(house.app(), 3)
+    house.sender()
+    house.until_counts(campaign, accepted=3)
+
+
+def test_what_a_drain_cannot_record_stays_in_the_journal_for_the_next_worker(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sender, campaign = claimed(house)
+    with monkeypatch.context() as away:
+
+        def fail(*_: Any) -> None:
+            raise DatabaseUnavailable("PostgreSQL does not answer")
+
+        away.setattr(batches, "record", fail)
+        sender.close(0.5)
+    assert house.counts(campaign).get("sending")
+    house.sender()
+    until(lambda: not house.counts(campaign).get("sending"), "the next worker to put the rows back")
+    assert not house.counts(campaign).get("unknown")
+
+
+def test_a_late_row_does_not_wait_out_a_cool_down_in_its_thread(house: House) -> None:
+    app = house.app(rate=100)
+    campaign = house.campaign(app, 20)
+    house.sandbox.control(suffix_faults={"*": "throttle:3600"})
+    sender = house.sender()
+    until(lambda: house.counts(campaign).get("pending") == 20 and house.arrivals(), "all to be put back")
+    until(lambda: sender._in_flight == 0, "no thread to wait")
+    assert house.counts(campaign) == {"pending": 20}
