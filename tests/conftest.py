@@ -8,6 +8,7 @@ test that asks for one.
 import itertools
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,6 +28,12 @@ from disparo.settings import Environment
 
 _numbers = itertools.count(1)
 GIVEN = {name: os.environ.get(name) for name in ("DISPARO_TEST_DATABASE_URL", "DISPARO_TEST_REDIS_URL")}
+
+
+def pytest_configure() -> None:
+    """Started in the background, a process ignores Ctrl-C, and so would every process that tests start."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

@@ -25,7 +25,7 @@ from disparo.settings import Environment
 
 TOKEN = "sk_00000000000000000000000000000000"
 #: Generous: the machine may be busy. Nothing waits this long when all is well.
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 180.0
 
 
 def wait_for(what: Callable[[], Any], *, seconds: float = PATIENCE_SECONDS, why: str = "") -> Any:
