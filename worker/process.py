@@ -7,7 +7,7 @@ from celery import Celery
 from celery.concurrency import get_implementation
 from celery.signals import worker_init, worker_shutdown, worker_shutting_down
 
-from disparo import log, schema
+from disparo import log, overrides, schema
 from disparo.connections import Connections
 from disparo.errors import DisparoError, SettingsError
 from worker.sender import Sender
@@ -37,12 +37,14 @@ class Process:
         """Look whether everything is there, and take up work.
 
         Raises:
-          DisparoError: PostgreSQL, its tables, Redis or the journal's folder are not as they must be.
+          DisparoError: PostgreSQL, its tables, Redis, the journal's folder or ``codes.yaml`` are not as they
+            must be.
         """
+        table = overrides.load(self.connections.settings.home)
         schema.require_current(self.connections.engine)
         # Redis is asked too: Celery would try for ever, and nobody would see why nothing is sent.
         self.connections.limiter.was_emptied()
-        self._sender = Sender(self.connections, queues=queues)
+        self._sender = Sender(self.connections, queues=queues, table=table)
         logger.info(
             "worker_ready", worker=self._sender.name, queues=queues, home=str(self.connections.settings.home)
         )

@@ -22,12 +22,12 @@ def show(
     as_json: JSON = False,
 ) -> None:
     """All that is known of one message, its attempts included."""
-    from disparo import messages, phone
-    from disparo.whatsapp import codes
+    from disparo import messages, overrides, phone
 
     with connected() as connections, connections.session() as session:
         found = messages.describe(session, messages.find(session, reference))
-    found["hint"] = codes.lookup(found["code"]).hint if found["code"] else None
+        table = overrides.load(connections.settings.home)
+    found["hint"] = table.lookup(found["code"]).hint if found["code"] else None
     if as_json:
         return print_json(found)
     errors = found.pop("errors")

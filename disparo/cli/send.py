@@ -105,13 +105,13 @@ def _enqueue(connections: "Connections", app_id: int, message_id: int) -> None:
 
 def describe(connections: "Connections", message_id: int) -> dict[str, Any]:
     """All that is known of a message, with a hint where it was refused."""
-    from disparo import messages
+    from disparo import messages, overrides
     from disparo.models import Message
-    from disparo.whatsapp import codes
 
     with connections.session() as session:
         found = messages.describe(session, session.get_one(Message, message_id))
-    found["hint"] = codes.lookup(found["code"]).hint if found["code"] else None
+    table = overrides.load(connections.settings.home)
+    found["hint"] = table.lookup(found["code"]).hint if found["code"] else None
     return found
 
 

@@ -31,7 +31,7 @@ def up(
     paused: Annotated[bool, typer.Option("--paused", help="Start everything without sending.")] = False,
 ) -> None:
     """Migrate, then run servers, workers, scheduler and web until Ctrl-C; prints `ready` when all live."""
-    from disparo import log, schema
+    from disparo import log, overrides, schema
     from disparo.connections import connect
     from disparo.settings import environment, load
     from disparo.supervisor import Supervisor
@@ -39,6 +39,8 @@ def up(
     source = environment()
     settings = load(source)
     log.configure(settings.log_level)
+    # Each worker reads it too; here it is one sentence at once.
+    overrides.load(settings.home)
     with _alone(settings.home):
         _check_port(port)
         with connect(source, name="disparo-up") as connections:

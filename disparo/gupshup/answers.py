@@ -16,7 +16,7 @@ from enum import StrEnum
 from typing import Any
 
 from disparo.statuses import Verdict
-from disparo.whatsapp.codes import Rule, code_of_status, lookup, lookup_status, lookup_text
+from disparo.whatsapp.codes import TABLE, Rule, Table, code_of_status
 
 #: Longest reason that is kept.
 REASON_CHARS = 500
@@ -92,7 +92,9 @@ _PHONE = re.compile(
 _TOKEN = re.compile(r"sk_[0-9A-Za-z]{8,}|eyJ[\w-]+\.[\w-]+\.[\w-]*")
 
 
-def judge(answer: Answer, *, session: bool = False, now: datetime | None = None) -> Judgement:
+def judge(
+    answer: Answer, *, session: bool = False, now: datetime | None = None, table: Table = TABLE
+) -> Judgement:
     """What ``answer`` means for its message. Pure, and safe for any bytes.
 
     - Accepted: a 2xx whole answer with ``messages[0].id``, a printable text of at most 255 characters.
@@ -110,27 +112,28 @@ def judge(answer: Answer, *, session: bool = False, now: datetime | None = None)
     Args:
       session: The message is a free-form one; a few codes mean less then.
       now: For a ``Retry-After`` date in an answer without a ``Date``; aware, default the present.
+      table: What the codes mean, by default as Disparo brings it along.
     """
     status = answer.http_status
     if status is None:
         failure = answer.failure or Failure.NO_ANSWER
-        rule = lookup("connection_failed" if failure is Failure.NOT_CONNECTED else failure.value)
+        rule = table.lookup("connection_failed" if failure is Failure.NOT_CONNECTED else failure.value)
         return _refused(answer, rule, rule.code, answer.detail, None)
 
     document = _parse(answer.body) if answer.failure is None else None
-    if 200 <= status <= 299 and (accepted := _accepted(document, answer)) is not None:
+    if 200 <= status <= 299 and (accepted := _accepted(document, answer, table)) is not None:
         return accepted
 
-    refusal = _refusal(document, status)
-    rule, code = _rule(refusal, status)
+    refusal = _refusal(document, status, table)
+    rule, code = _rule(refusal, status, table)
     if 200 <= status <= 299 and (
         not rule.listed or refusal is None or rule.verdict in (Verdict.RETRY, Verdict.THROTTLE)
     ):
-        rule = lookup("no_id")
+        rule = table.lookup("no_id")
         code = rule.code
-    if rule.verdict is Verdict.UNKNOWN and answer.failure is not None:
+    if rule.verdict is Verdict.UNKNOWN and answer.failure not in (None, Failure.NOT_CONNECTED):
         # How the answer broke tells a reader more than the status before it.
-        rule = lookup(answer.failure.value)
+        rule = table.lookup(answer.failure.value)
         code = rule.code
     if session and rule.session_verdict is not None:
         rule = replace(rule, verdict=rule.session_verdict, scope="message")
@@ -140,14 +143,14 @@ def judge(answer: Answer, *, session: bool = False, now: datetime | None = None)
     return _refused(answer, rule, code, words, _retry_after(answer.headers, now))
 
 
-def _accepted(document: Any, answer: Answer) -> Judgement | None:
+def _accepted(document: Any, answer: Answer, table: Table) -> Judgement | None:
     if not isinstance(document, dict):
         return None
     message = _first(document.get("messages"))
     gs_id = _identifier(message.get("id"))
     if gs_id is None:
         return None
-    rule = lookup("accepted")
+    rule = table.lookup("accepted")
     return Judgement(
         verdict=Verdict.ACCEPTED,
         code=None,
@@ -179,25 +182,25 @@ def _refused(
     )
 
 
-def _rule(refusal: _Refusal | None, status: int) -> tuple[Rule, str]:
+def _rule(refusal: _Refusal | None, status: int, table: Table) -> tuple[Rule, str]:
     """The row that decides, and the code to record."""
     if refusal is None or 300 <= status <= 399 or status < 200:
-        rule = lookup_status(status, recognised=False)
+        rule = table.lookup_status(status, recognised=False)
         return rule, code_of_status(rule, status)
     for code in refusal.codes:
-        rule = lookup(code)
+        rule = table.lookup(code)
         if rule.listed:
             return rule, code
-    by_text = lookup_text(refusal.text)
+    by_text = table.lookup_text(refusal.text)
     if by_text is not None:
         return by_text, by_text.code
-    by_status = lookup_status(status, recognised=True)
+    by_status = table.lookup_status(status, recognised=True)
     if not refusal.codes or by_status.listed:
         return by_status, code_of_status(by_status, status)
-    return lookup(refusal.codes[0], status), refusal.codes[0]
+    return table.lookup(refusal.codes[0], status), refusal.codes[0]
 
 
-def _refusal(document: Any, status: int, depth: int = 0) -> _Refusal | None:
+def _refusal(document: Any, status: int, table: Table, depth: int = 0) -> _Refusal | None:
     """The error in ``document``, when it has one of the shapes that only the provider's side makes."""
     if not isinstance(document, dict):
         return None
@@ -212,7 +215,7 @@ def _refusal(document: Any, status: int, depth: int = 0) -> _Refusal | None:
             return None
         inner = None
         if depth == 0 and message.lstrip().startswith("{"):
-            inner = _refusal(_parse(message.encode("utf-8", "replace")), status, depth=1)
+            inner = _refusal(_parse(message.encode("utf-8", "replace")), status, table, depth=1)
         codes = [*(inner.codes if inner else []), *_CODE_IN_TEXT.findall(message)]
         if (code := _code(document.get("code"), status)) is not None:
             codes.append(code)
@@ -220,7 +223,7 @@ def _refusal(document: Any, status: int, depth: int = 0) -> _Refusal | None:
     reason = document.get("reason")
     code = _code(document.get("code"), status)
     # Four digits or more: a bare {"code": 503, "reason": …} is any gateway's.
-    if isinstance(reason, str) and code is not None and int(code) >= 1000 and lookup(code).listed:
+    if isinstance(reason, str) and code is not None and int(code) >= 1000 and table.lookup(code).listed:
         return _Refusal([code], reason)
     return None
 

@@ -7,13 +7,17 @@ its reader can log it.
 
 Three kinds of code share the table and cannot collide: words of our own for what has no number
 (``callback_billing``, ``no_answer``), Gupshup's numbers (470, 500, 1001 to 4005) and Meta's.
+
+`TABLE` is what Disparo brings along. An installation may say otherwise of single codes
+(`Table.with_overrides`), within what promise 2 leaves open: what may have been sent stays ``unknown``.
 """
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields, replace
 from types import MappingProxyType
 
+from disparo.errors import InputError
 from disparo.statuses import Lane, Verdict
 
 #: The five V3 message pages that Disparo was built from.
@@ -68,6 +72,46 @@ class Rule:
     session_verdict: Verdict | None = None
     #: Beginnings of the provider's text that mean this row, compared without case and spacing.
     texts: tuple[str, ...] = ()
+    #: Recorded by Disparo where there is no answer to judge, so its verdict is not looked up here.
+    own: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Override:
+    """What an installation says of a code; a field that is left out stays as the row has it."""
+
+    verdict: Verdict | None = None
+    scope: str | None = None
+    attempts: int | None = None
+    base_seconds: float | None = None
+    cap_seconds: float | None = None
+    factor: float | None = None
+    #: The row's ``sentence``.
+    meaning: str | None = None
+    hint: str | None = None
+    #: Further beginnings of the provider's text.
+    texts: tuple[str, ...] = ()
+
+    def given(self) -> Iterable[str]:
+        """The names of the fields that are not left out."""
+        return (field.name for field in fields(self) if getattr(self, field.name) not in (None, ()))
+
+
+#: What each verdict can stop or hold; the first is meant where nothing else is said. A ``lane`` without
+#: ``scope_key`` is that of the refused message.
+SCOPES: Mapping[Verdict, tuple[str, ...]] = MappingProxyType(
+    {
+        Verdict.ACCEPTED: ("message",),
+        Verdict.RETRY: ("message", "recipient", "template", "app"),
+        Verdict.THROTTLE: ("app", "lane"),
+        Verdict.MESSAGE_PERMANENT: ("message",),
+        Verdict.RECIPIENT_DEFER: ("recipient",),
+        Verdict.RECIPIENT_SUPPRESS: ("recipient",),
+        Verdict.TEMPLATE_STOP: ("template",),
+        Verdict.SENDER_STOP: ("app", "lane"),
+        Verdict.UNKNOWN: ("message",),
+    }
+)
 
 
 _SUPPORT = "Ask Gupshup support"
@@ -79,6 +123,7 @@ _ASK = (
     "`disparo campaign resolve`."
 )
 _PAYLOAD = "Correct the message and send it again under a new key."
+_READ = "Read the reason; correct the message or ask Gupshup support."
 _MAPPING = "Compare the parameters in the campaign file with the approved template, then amend and resume."
 
 # One row, one look: the formatter would give every argument a line of its own.
@@ -90,19 +135,26 @@ _TRANSPORT: tuple[Rule, ...] = (
          "Check network, DNS, DISPARO_PROXY and DISPARO_CA_BUNDLE; the message is tried again by itself.",
          OURS, attempts=30, base_seconds=1, cap_seconds=300),
     Rule("worker_died", _UNKNOWN, "message",
-         "The worker was killed while the request was under way.", _ASK, OURS),
+         "The worker was killed while the request was under way.", _ASK, OURS, own=True),
     Rule("lease_expired", _UNKNOWN, "message",
-         "The worker was lost with its host or journal after it had claimed the message.", _ASK, OURS),
+         "The worker was lost with its host or journal after it had claimed the message.", _ASK, OURS,
+         own=True),
+    Rule("kills_workers", _FAILED, "message",
+         "Worker after worker died while it held the message, each before the request began.",
+         "It was never sent. Look at the workers' logs for what ended them, before you send it again under "
+         "another key.", OURS, own=True),
     Rule("internal", _UNKNOWN, "message",
-         "Disparo itself failed while the request was under way.", _ASK, OURS),
+         "Disparo itself failed while the request was under way.", _ASK, OURS, own=True),
     Rule("rendering", _FAILED, "message",
          "The message could not be rendered with its recipient's columns; nothing was sent.",
-         "Read the reason; correct the column or the message, and send it again under another key.", OURS),
+         "Read the reason; correct the column or the message, and send it again under another key.", OURS,
+         own=True),
     Rule("no_token", _STOP, "app",
          "A worker has no token for this app; nothing was sent.",
-         "Set the variable that the reason names where the workers run, then `disparo app resume`.", OURS),
+         "Set the variable that the reason names where the workers run, then `disparo app resume`.", OURS,
+         own=True),
     Rule("operator", _STOP, "app",
-         "A person paused it.", "`disparo app resume` lets it send again.", OURS),
+         "A person paused it.", "`disparo app resume` lets it send again.", OURS, own=True),
     Rule("no_answer", _UNKNOWN, "message",
          "The connection ended after the request was written and before an answer.", _ASK, OURS),
     Rule("deadline", _UNKNOWN, "message",
@@ -398,7 +450,7 @@ _UNLISTED: tuple[Rule, ...] = (
          _WAIT,
          OURS, attempts=5, base_seconds=1, cap_seconds=120, listed=False),
     Rule("unlisted_4xx", _FAILED, "message", "Refused with a reason that this table does not know.",
-         "Read the reason; correct the message or ask Gupshup support.", OURS, listed=False),
+         _READ, OURS, listed=False),
 )
 # fmt: on
 
@@ -415,92 +467,267 @@ RULES: tuple[Rule, ...] = (
     *_UNLISTED,
 )
 
-_BY_CODE: Mapping[str, Rule] = MappingProxyType({rule.code: rule for rule in RULES})
-_PERMISSIONS = _BY_CODE["200-299"]
+#: What an HTTP status says by itself, whether or not its body says more.
+_BY_STATUS: Mapping[int, str] = MappingProxyType(
+    {
+        301: "redirect",
+        302: "redirect",
+        303: "see_other",
+        307: "redirect",
+        308: "redirect",
+        401: "authentication_failed",
+        403: "forbidden",
+        404: "not_found",
+        405: "not_found",
+        407: "proxy_refused",
+        410: "not_found",
+        429: "too_many_requests",
+    }
+)
+# Rows that are also given to an answer without an error body that is recognised.
+_WITHOUT_BODY = frozenset({*_BY_STATUS.values(), "unlisted_4xx"})
+
+_NUMBER = re.compile(r"[0-9]{1,10}")
+_STATUS_CODE = re.compile(r"http_([1-5][0-9]{2})")
+_NEW_NUMBER = re.compile(r"0|[1-9][0-9]{0,9}")
+_NEW_WORD = re.compile(r"[a-z][a-z0-9_]{2,39}")
+#: For longer than a day an app is paused, which people see and can end.
+LONGEST_COOL_DOWN_SECONDS = 86_400
+_WAITING = (Verdict.RETRY, Verdict.THROTTLE)
+_STOPPING = (Verdict.TEMPLATE_STOP, Verdict.SENDER_STOP)
+#: The row whose attempts and waits a row takes over that gets this verdict from an installation.
+_PACE = {Verdict.RETRY: "unlisted_5xx", Verdict.THROTTLE: "too_many_requests"}
 
 
 def _plain(text: str) -> str:
     return " ".join(text.split()).casefold()
 
 
-_BY_TEXT: tuple[tuple[str, Rule], ...] = tuple((_plain(text), rule) for rule in RULES for text in rule.texts)
+class Table:
+    """Rows, found by code, by text or by HTTP status. It never changes and is safe to share."""
 
-#: What an HTTP status says by itself, whether or not its body says more.
-_BY_STATUS: Mapping[int, Rule] = MappingProxyType(
-    {
-        301: _BY_CODE["redirect"],
-        302: _BY_CODE["redirect"],
-        303: _BY_CODE["see_other"],
-        307: _BY_CODE["redirect"],
-        308: _BY_CODE["redirect"],
-        401: _BY_CODE["authentication_failed"],
-        403: _BY_CODE["forbidden"],
-        404: _BY_CODE["not_found"],
-        405: _BY_CODE["not_found"],
-        407: _BY_CODE["proxy_refused"],
-        410: _BY_CODE["not_found"],
-        429: _BY_CODE["too_many_requests"],
-    }
-)
+    __slots__ = ("_by_code", "_by_text", "rules")
 
-_NUMBER = re.compile(r"[0-9]{1,10}")
-_STATUS_CODE = re.compile(r"http_([1-5][0-9]{2})")
+    def __init__(self, rules: Iterable[Rule]) -> None:
+        """``rules`` hold each code once, and all general rows and words of our own of `RULES`."""
+        #: Every row, in the order in which they are shown.
+        self.rules = tuple(rules)
+        self._by_code: Mapping[str, Rule] = MappingProxyType({rule.code: rule for rule in self.rules})
+        texts = [(_plain(text), rule) for rule in self.rules for text in rule.texts]
+        # The longest first: it says most.
+        self._by_text = tuple(sorted(texts, key=lambda found: -len(found[0])))
+
+    def row(self, code: str) -> Rule | None:
+        """The row of exactly that name; None when there is none."""
+        return self._by_code.get(code)
+
+    def lookup(self, code: str, http_status: int | None = None) -> Rule:
+        """The row of a code, or the row that stands for codes like it.
+
+        Never fails: a code that no row names gives one of the rows with ``listed`` false.
+
+        Args:
+          code: As recorded: a number as text, a word of our own, or ``http_422`` (see ``code_of_status``).
+          http_status: Status of the answer that carried the code; None when it came by webhook, where
+            nothing is left to be refused and an unknown code fails the message.
+        """
+        rule = self._by_code.get(code)
+        if rule is not None:
+            return rule
+        if _NUMBER.fullmatch(code):
+            number = int(code)
+            if 200 <= number <= 299:
+                return self._by_code["200-299"]
+            if 131_000 <= number <= 132_999:
+                return self._by_code["131xxx" if number < 132_000 else "132xxx"]
+        if status := _STATUS_CODE.fullmatch(code):
+            return self.lookup_status(int(status[1]), recognised=True)
+        server_side = http_status is not None and http_status >= 500
+        return self._by_code["unlisted_5xx" if server_side else "unlisted_4xx"]
+
+    def lookup_text(self, text: str) -> Rule | None:
+        """The row whose text the provider's words begin with; None when no row has it."""
+        words = _plain(text)
+        return next((rule for beginning, rule in self._by_text if words.startswith(beginning)), None)
+
+    def lookup_status(self, http_status: int, *, recognised: bool) -> Rule:
+        """The row of an HTTP status that came without a listed code or text.
+
+        A 4xx is a refusal also without a body that we know: the status class says that the request was
+        not carried out, and nothing is sent again by itself but a 429. Three statuses mean the app, not
+        the message (401, 403 and the missing paths). A 408 is the exception, and a 5xx says nothing.
+
+        Args:
+          http_status: Anything but an accepted 2xx; a 2xx that comes here has no id.
+          recognised: The body was an error of the provider's shape, so that a 5xx is its refusal and not
+            a gateway's guess.
+        """
+        code = _BY_STATUS.get(http_status)
+        if code is None:
+            if 200 <= http_status <= 299:
+                code = "no_id"
+            elif 500 <= http_status <= 599 and recognised:
+                code = "unlisted_5xx"
+            elif 500 <= http_status <= 599:
+                code = "bad_gateway" if http_status in (502, 503, 504) else "server_error"
+            elif 400 <= http_status <= 499:
+                code = "request_timeout" if http_status == 408 and not recognised else "unlisted_4xx"
+            else:
+                code = "odd_answer"
+        return self._by_code[code]
+
+    def with_overrides(self, overrides: Mapping[str, Override], source: str) -> "Table":
+        """A table in which ``overrides`` (by code) count; codes that it does not have are added.
+
+        Promise 2 holds in every such table: what is ``unknown`` stays so, nothing but an id is
+        ``accepted``, and an answer without an error body that is recognised is never tried again, apart
+        from HTTP 407 and 429.
+
+        Args:
+          source: Where added codes come from, for their rows.
+
+        Raises:
+          InputError: An override that cannot be; the sentence begins with code and field.
+        """
+        rows = dict(self._by_code)
+        for code, override in overrides.items():
+            rows[code] = _overridden(rows.get(code) or _added(code, override, source), override)
+        owners: dict[str, str] = {}
+        for code, rule in rows.items():
+            for text in rule.texts:
+                if (other := owners.setdefault(_plain(text), code)) != code:
+                    raise _refusal(code, "texts", f"{text!r} means {other} already")
+        return Table(rows.values())
 
 
-def lookup(code: str, http_status: int | None = None) -> Rule:
-    """The row of a code, or the row that stands for codes like it.
-
-    Never fails: a code that no row names gives one of the rows with ``listed`` false.
-
-    Args:
-      code: As recorded: a number as text, a word of our own, or ``http_422`` (see ``code_of_status``).
-      http_status: Status of the answer that carried the code; None when it came by webhook, where
-        nothing is left to be refused and an unknown code fails the message.
-    """
-    rule = _BY_CODE.get(code)
-    if rule is not None:
-        return rule
-    if _NUMBER.fullmatch(code):
-        number = int(code)
-        if 200 <= number <= 299:
-            return _PERMISSIONS
-        if 131_000 <= number <= 132_999:
-            return _BY_CODE["131xxx" if number < 132_000 else "132xxx"]
-    if status := _STATUS_CODE.fullmatch(code):
-        return lookup_status(int(status[1]), recognised=True)
-    return _BY_CODE["unlisted_5xx" if http_status is not None and http_status >= 500 else "unlisted_4xx"]
+def _refusal(code: str, field: str, sentence: str) -> InputError:
+    return InputError(f"code {code}, {field}: {sentence}")
 
 
-def lookup_text(text: str) -> Rule | None:
-    """The row whose text the provider's words begin with; None when no row has it."""
-    words = _plain(text)
-    return next((rule for beginning, rule in _BY_TEXT if words.startswith(beginning)), None)
+def _added(code: str, override: Override, source: str) -> Rule:
+    """The row to begin with for a code that the table does not have."""
+    if _STATUS_CODE.fullmatch(code):
+        general = "unlisted_5xx" if code.startswith("http_5") else "unlisted_4xx"
+        raise InputError(
+            f"code {code}: an HTTP status has no row of its own; change {general}, or give a row the "
+            "provider's words as texts"
+        )
+    if _NEW_NUMBER.fullmatch(code) and 300 <= int(code) <= 599:
+        raise InputError(
+            f"code {code}: this is an HTTP status, and no code of the provider; see `disparo codes http_{code}`"
+        )
+    if not _NEW_NUMBER.fullmatch(code):
+        if not _NEW_WORD.fullmatch(code):
+            raise InputError(
+                f"code {code[:60]!r}: a new code is the provider's number, or a word of a-z, 0-9 and _ with the "
+                "provider's words as texts; `disparo codes` shows those that there are"
+            )
+        if not override.texts:
+            raise _refusal(
+                code, "texts", "no answer has this code; give the words with which the answers begin"
+            )
+    if override.verdict is None:
+        raise _refusal(code, "verdict", "it is a new code, which needs one")
+    return Rule(code, _FAILED, "message", "A code that this installation has listed.", _READ, source)
 
 
-def lookup_status(http_status: int, *, recognised: bool) -> Rule:
-    """The row of an HTTP status that came without a listed code or text.
+def _overridden(rule: Rule, override: Override) -> Rule:
+    _check_changeable(rule, override)
+    verdict = override.verdict or rule.verdict
+    changes = verdict is not rule.verdict
+    scope = override.scope or (rule.scope if rule.scope in SCOPES[verdict] else SCOPES[verdict][0])
+    _check_fits(rule.code, override, verdict, scope)
+    pace = lookup(_PACE.get(verdict, "unlisted_4xx")) if changes else rule
+    base = pace.base_seconds if override.base_seconds is None else override.base_seconds
+    cap = max(base, pace.cap_seconds) if override.cap_seconds is None else override.cap_seconds
+    if cap < base:
+        raise _refusal(rule.code, "cap_seconds", f"{cap:g} is less than base_seconds, which is {base:g}")
+    if verdict is Verdict.THROTTLE and base > LONGEST_COOL_DOWN_SECONDS:
+        raise _refusal(
+            rule.code,
+            "base_seconds",
+            "a throttle holds all that the app sends, so write at most 86400 (a day)",
+        )
+    return replace(
+        rule,
+        verdict=verdict,
+        scope=scope,
+        scope_key=rule.scope_key if scope == rule.scope else None,
+        sentence=override.meaning or rule.sentence,
+        hint=override.hint or _hint(rule, verdict),
+        attempts=override.attempts or pace.attempts,
+        base_seconds=base,
+        cap_seconds=cap,
+        factor=override.factor or pace.factor,
+        # Most codes come by webhook; who asks for another try means those too.
+        heals=verdict in _WAITING and (changes or rule.heals),
+        session_verdict=rule.session_verdict if override.verdict is None else None,
+        texts=(*rule.texts, *override.texts),
+    )
 
-    A 4xx is a refusal also without a body that we know: the status class says that the request was
-    not carried out, and nothing is sent again by itself but a 429. Three statuses mean the app, not
-    the message (401, 403 and the missing paths). A 408 is the exception, and a 5xx says nothing.
 
-    Args:
-      http_status: Anything but an accepted 2xx; a 2xx that comes here has no id.
-      recognised: The body was an error of the provider's shape, so that a 5xx is its refusal and not
-        a gateway's guess.
-    """
-    rule = _BY_STATUS.get(http_status)
-    if rule is not None:
-        return rule
-    if 200 <= http_status <= 299:
-        return _BY_CODE["no_id"]
-    if 500 <= http_status <= 599:
-        if recognised:
-            return _BY_CODE["unlisted_5xx"]
-        return _BY_CODE["bad_gateway" if http_status in (502, 503, 504) else "server_error"]
-    if 400 <= http_status <= 499:
-        return _BY_CODE["request_timeout" if http_status == 408 and not recognised else "unlisted_4xx"]
-    return _BY_CODE["odd_answer"]
+def _check_changeable(rule: Rule, override: Override) -> None:
+    """Refuse what would break promise 2, or would be said in vain."""
+    if rule.verdict is Verdict.ACCEPTED:
+        raise InputError(f"code {rule.code}: an id means accepted, and nothing about it can be changed")
+    verdict = override.verdict or rule.verdict
+    if verdict is Verdict.ACCEPTED:
+        raise _refusal(rule.code, "verdict", "only an answer with an id is accepted")
+    if rule.verdict is Verdict.UNKNOWN and verdict is not Verdict.UNKNOWN:
+        raise _refusal(
+            rule.code,
+            "verdict",
+            f"it stays unknown, since the message may have been sent, and {verdict} could lead to a second one. "
+            "People decide about unknowns with `disparo campaign resolve`",
+        )
+    if rule.own or rule.verdict is Verdict.UNKNOWN:
+        for field in override.given():
+            if field not in ("meaning", "hint") and not (field == "verdict" and verdict is rule.verdict):
+                raise _refusal(
+                    rule.code,
+                    field,
+                    "Disparo records this code by itself; only meaning and hint can be changed",
+                )
+    if rule.code in _WITHOUT_BODY and verdict in _WAITING and rule.verdict not in _WAITING:
+        raise _refusal(
+            rule.code,
+            "verdict",
+            f"{verdict} would also send again what was answered without an error body that is recognised, "
+            "and might have been sent. Write a verdict that sends nothing again, or list the provider's code or "
+            "words in a row of their own",
+        )
+
+
+def _check_fits(code: str, override: Override, verdict: Verdict, scope: str) -> None:
+    """Refuse what has no meaning beside the verdict."""
+    if scope not in SCOPES[verdict]:
+        there_are = " or ".join(SCOPES[verdict])
+        raise _refusal(code, "scope", f"{scope} does not go with {verdict}; write {there_are}")
+    if override.attempts is not None and verdict is not Verdict.RETRY:
+        raise _refusal(code, "attempts", f"only retry counts them, and the verdict is {verdict}")
+    for field in ("base_seconds", "cap_seconds", "factor"):
+        if getattr(override, field) is not None and verdict not in _WAITING:
+            raise _refusal(code, field, f"only retry and throttle wait, and the verdict is {verdict}")
+
+
+def _hint(rule: Rule, verdict: Verdict) -> str:
+    """What a person does next when the verdict of ``rule`` is now another one."""
+    if verdict is rule.verdict:
+        return rule.hint
+    if verdict in _WAITING:
+        return _WAIT
+    if verdict is Verdict.UNKNOWN:
+        return _ASK
+    hint = _READ if rule.verdict in _WAITING else rule.hint
+    if verdict in _STOPPING and rule.verdict not in _STOPPING:
+        return f"{hint} Then `disparo app resume`."
+    return hint
+
+
+#: The table that Disparo brings along.
+TABLE = Table(RULES)
+
+lookup = TABLE.lookup
 
 
 def code_of_status(rule: Rule, http_status: int) -> str:

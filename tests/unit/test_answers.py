@@ -1,6 +1,7 @@
 """The judgement of an answer: what was accepted, what was refused, what nobody can know."""
 
 import json
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -8,8 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from disparo.errors import InputError
 from disparo.gupshup.answers import Answer, Failure, judge
 from disparo.statuses import Verdict
+from disparo.whatsapp.codes import TABLE, Override, Table
 
 GUPSHUP_OK = (
     b'{"messages":[{"id":"0a1b-22"}],"messaging_product":"whatsapp",'
@@ -169,6 +172,7 @@ def test_a_refusal_in_any_known_shape_gets_its_verdict(
         (503, {"errors": [{"code": "503"}]}),
         (500, {"code": 500, "reason": "Internal Server Error"}),
         (502, {"code": 502, "reason": "x"}),
+        (503, {"code": 500, "reason": "x"}),
         (500, {"status": "error"}),
         (500, {"status": "error", "message": None}),
         (500, {"status": "error", "message": {"x": 1}}),
@@ -271,6 +275,75 @@ def test_the_wait_that_the_provider_asks_for_is_read(headers: dict[str, str], se
     assert judge(answer(429, b"", None, headers), now=now).retry_after_seconds == seconds
 
 
+def test_what_an_installation_says_of_a_code_counts() -> None:
+    table = TABLE.with_overrides(
+        {
+            "131049": Override(verdict=Verdict.RETRY, attempts=2, base_seconds=86_400),
+            "131026": Override(verdict=Verdict.MESSAGE_PERMANENT),
+            "987654": Override(verdict=Verdict.SENDER_STOP, hint="Ask Ana."),
+            "1003": Override(texts=("Insufficient balance",)),
+            "1004": Override(verdict=Verdict.SENDER_STOP),
+        },
+        "test",
+    )
+    held_back = judge(answer(400, meta(131049)), table=table)
+    assert (held_back.verdict, held_back.code, held_back.rule.base_seconds) == ("retry", "131049", 86_400)
+    assert judge(answer(400, meta(131026)), table=table).verdict is Verdict.MESSAGE_PERMANENT
+    listed = judge(answer(500, meta(987654)), table=table)
+    assert (listed.verdict, listed.code, listed.hint) == (Verdict.SENDER_STOP, "987654", "Ask Ana.")
+    by_words = judge(answer(400, gupshup("Insufficient balance: 0.02")), table=table)
+    assert (by_words.verdict, by_words.code) == (Verdict.SENDER_STOP, "1003")
+    assert (
+        judge(answer(400, gupshup("x", code=1004)), session=True, table=table).verdict is Verdict.SENDER_STOP
+    )
+    assert judge(answer(400, meta(131049))).verdict is Verdict.RECIPIENT_DEFER
+
+
+def test_a_code_that_was_made_to_be_tried_again_is_not_believed_in_a_200() -> None:
+    table = TABLE.with_overrides({"131049": Override(verdict=Verdict.RETRY)}, "test")
+    judgement = judge(answer(200, meta(131049)), table=table)
+    assert (judgement.verdict, judgement.code) == (Verdict.UNKNOWN, "no_id")
+
+
+def all_rows_as(verdict: Verdict) -> Table:
+    """The table in which each row has that verdict which may have it."""
+    table = TABLE
+    for rule in TABLE.rules:
+        with suppress(InputError):
+            table = table.with_overrides({rule.code: Override(verdict=verdict)}, "test")
+    return table
+
+
+TABLES = [TABLE, *(all_rows_as(verdict) for verdict in Verdict if verdict is not Verdict.ACCEPTED)]
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_no_table_lets_what_may_have_been_sent_be_sent_again_or_fail(table: Table) -> None:
+    ok, error = GUPSHUP_OK, json.dumps(gupshup("Internal server error")).encode()
+    ambiguous = [
+        *(answer(None, b"", failure) for failure in Failure if failure is not Failure.NOT_CONNECTED),
+        answer(None),
+        *(answer(status, body) for status in (500, 502, 503, 504, 599) for body in (b"", b"<html>", b"{}")),
+        *(answer(status) for status in (100, 200, 204, 300, 303, 304, 408, 600)),
+        *(
+            answer(status, body, failure)
+            for status in (200, 500, 502)
+            for body in (ok, error)
+            for failure in Failure
+        ),
+    ]
+    for one in ambiguous:
+        assert judge(one, table=table).verdict is Verdict.UNKNOWN, one
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_no_table_sends_again_what_a_status_alone_refused_but_407_and_429(table: Table) -> None:
+    for status in range(100, 600):
+        for body in (b"", b"<html>", {"message": "x"}, {"error": "x"}):
+            verdict = judge(answer(status, body), table=table).verdict
+            assert verdict not in (Verdict.RETRY, Verdict.THROTTLE) or status in (407, 429), (status, body)
+
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: (
@@ -302,11 +375,12 @@ json_values = st.recursive(
     status=st.integers(min_value=100, max_value=599) | st.none(),
     body=st.binary(max_size=200) | json_values.map(lambda value: json.dumps(value).encode()),
     failure=st.none() | st.sampled_from(list(Failure)),
+    table=st.sampled_from(TABLES),
 )
 def test_any_answer_is_judged_and_only_a_clear_refusal_may_be_sent_again(
-    status: int | None, body: Any, failure: Failure | None
+    status: int | None, body: Any, failure: Failure | None, table: Table
 ) -> None:
-    judgement = judge(Answer(status, {}, body, failure))
+    judgement = judge(Answer(status, {}, body, failure), table=table)
     assert judgement.reason.isprintable()
     if judgement.verdict in (Verdict.RETRY, Verdict.THROTTLE):
         assert status is None or status >= 400

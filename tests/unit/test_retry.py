@@ -6,7 +6,7 @@ import pytest
 
 from disparo.retry import next_due
 from disparo.statuses import Verdict
-from disparo.whatsapp.codes import RULES, Rule, lookup
+from disparo.whatsapp.codes import RULES, TABLE, Override, Rule, lookup
 
 RETRY = lookup("internal_error")
 THROTTLE = lookup("too_many_requests")
@@ -76,3 +76,18 @@ def test_the_choice_is_spread_over_the_range() -> None:
     waits = [next_due(RETRY, 4, None, rng) or 0.0 for _ in range(500)]
     assert 1 <= min(waits) < 2
     assert 15 < max(waits) <= 16
+
+
+def test_a_row_that_an_installation_changed_waits_as_it_says() -> None:
+    changes = {
+        "131049": Override(
+            verdict=Verdict.RETRY, attempts=3, base_seconds=86_400, cap_seconds=259_200, factor=3
+        ),
+        "131016": Override(attempts=1),
+        "130429": Override(verdict=Verdict.RETRY, base_seconds=0, cap_seconds=0, attempts=2),
+    }
+    table = TABLE.with_overrides(changes, "test")
+    ranges = [waits_between(table.lookup("131049"), attempts) for attempts in (1, 2, 3)]
+    assert ranges == [(86_400, 259_200), (86_400, 259_200), None]
+    assert waits_between(table.lookup("131016"), 1) is None
+    assert waits_between(table.lookup("130429"), 1) == (0, 0)
