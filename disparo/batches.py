@@ -1,14 +1,14 @@
 """What of the messages is in the queue, what a worker claims of it, and what it records."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import text
+from sqlalchemy import TextClause, text
 from sqlalchemy.orm import Session
 
-from disparo.counters import add_deltas
+from disparo.counters import DELTAS_OF_CHANGED
 from disparo.statuses import Lane, Status
 
 #: A job that nobody has taken rows of for so long is given out again.
@@ -154,7 +154,7 @@ def _due(
     """Single messages, retries and rows that were put back, whose instant has come and that no job names."""
     ids = session.execute(
         text(f"""
-            UPDATE messages SET released_at = :now WHERE id IN (
+            UPDATE messages SET released_at = :now, claimed_by = NULL WHERE id IN (
                 SELECT m.id FROM messages m LEFT JOIN campaigns c ON c.id = m.campaign_id
                 WHERE m.app_id = :app_id AND m.status = 'pending' AND m.due_at <= :now AND m.lane = :lane
                     AND (m.released_at IS NULL OR m.released_at <= :silent)
@@ -230,17 +230,41 @@ def take(session: Session, batch_id: int, holder: str, now: datetime) -> Job | N
     return Job(row.app_id, row.lane, batch_id=batch_id, size=row.size) if row else None
 
 
-def lane_of(session: Session, message_ids: Sequence[int]) -> str:
-    """The first lane of the messages."""
-    return (
-        session.execute(
-            text(
-                f"SELECT lane FROM messages WHERE id = ANY(:ids) ORDER BY {_LANE_ORDER.format(lane='lane')} LIMIT 1"
-            ),
-            {"ids": list(message_ids)},
-        ).scalar()
-        or Lane.UTILITY
-    )
+def take_messages(session: Session, message_ids: Sequence[int], holder: str) -> str | None:
+    """Hold single messages that a job named; the first of their lanes, or None when none of them waits."""
+    lanes = session.execute(
+        text("""
+            UPDATE messages SET claimed_by = :holder
+            WHERE id IN (SELECT id FROM messages WHERE id = ANY(:ids) AND status = 'pending' ORDER BY id FOR UPDATE)
+            RETURNING lane"""),
+        {"ids": list(message_ids), "holder": holder},
+    ).scalars()
+    return min(set(lanes), key=list(Lane).index, default=None)
+
+
+def _claim_statement(which: str) -> TextClause:
+    return text(f"""
+        WITH picked AS (
+            SELECT m.id, coalesce(m.template, c.template) AS template
+            FROM messages m LEFT JOIN campaigns c ON c.id = m.campaign_id
+            WHERE {which} AND m.app_id = :app_id AND m.status = 'pending'
+                AND (m.due_at IS NULL OR m.due_at <= :now) AND (m.not_after IS NULL OR m.not_after > :now)
+                AND (c.id IS NULL OR c.state = 'running') AND {_MESSAGE_MAY_GO}
+            ORDER BY m.id LIMIT :limit FOR UPDATE OF m SKIP LOCKED),
+        changed AS (
+            UPDATE messages SET status = 'sending', claimed_by = :owner, claimed_at = :now, claims = claims + 1
+            FROM picked WHERE messages.id = picked.id
+            RETURNING messages.*, picked.template AS its_template, 'pending' AS before),
+        {DELTAS_OF_CHANGED}
+        SELECT id, claims, app_id, lane, campaign_id, its_template, recipient, attempts,
+            CAST(params AS text), CAST(content AS text)
+        FROM changed""")
+
+
+_CLAIM_IDS = _claim_statement("m.id = ANY(:ids)")
+_CLAIM_BATCH = _claim_statement("""m.campaign_id = (SELECT campaign_id FROM batches WHERE id = :batch_id)
+    AND m.id BETWEEN (SELECT first_message_id FROM batches WHERE id = :batch_id)
+    AND (SELECT last_message_id FROM batches WHERE id = :batch_id)""")
 
 
 def claim(session: Session, job: Job, limit: int, owner: str, now: datetime) -> list[Claimed]:
@@ -249,50 +273,37 @@ def claim(session: Session, job: Job, limit: int, owner: str, now: datetime) -> 
     Two callers never get the same row. The caller commits before it sends; rows of an uncommitted claim
     are nobody's.
     """
-    if job.batch_id is not None:
-        which = """m.campaign_id = (SELECT campaign_id FROM batches WHERE id = :batch_id) AND m.id BETWEEN
-            (SELECT first_message_id FROM batches WHERE id = :batch_id) AND
-            (SELECT last_message_id FROM batches WHERE id = :batch_id)"""
-    else:
-        which = "m.id = ANY(:ids)"
     rows = session.execute(
-        text(f"""
-            WITH picked AS (
-                SELECT m.id, coalesce(m.template, c.template) AS template
-                FROM messages m LEFT JOIN campaigns c ON c.id = m.campaign_id
-                WHERE {which} AND m.app_id = :app_id AND m.status = 'pending'
-                    AND (m.due_at IS NULL OR m.due_at <= :now) AND (m.not_after IS NULL OR m.not_after > :now)
-                    AND (c.id IS NULL OR c.state = 'running') AND {_MESSAGE_MAY_GO}
-                ORDER BY m.id LIMIT :limit FOR UPDATE OF m SKIP LOCKED)
-            UPDATE messages SET status = 'sending', claimed_by = :owner, claimed_at = :now, claims = claims + 1
-            FROM picked WHERE messages.id = picked.id
-            RETURNING messages.id, messages.claims, messages.app_id, messages.lane, messages.campaign_id,
-                picked.template, messages.recipient, messages.attempts,
-                CAST(messages.params AS text), CAST(messages.content AS text)"""),
+        _CLAIM_IDS if job.batch_id is None else _CLAIM_BATCH,
         {
-            "batch_id": job.batch_id,
-            "ids": list(job.message_ids),
             "app_id": job.app_id,
             "now": now,
             "limit": limit,
             "owner": owner,
-        },
+        }
+        | ({"ids": list(job.message_ids)} if job.batch_id is None else {"batch_id": job.batch_id}),
     ).all()
     claimed = sorted((Claimed(*row) for row in rows), key=lambda row: row.id)
-    add_deltas(
-        session,
-        [
-            change
-            for row in claimed
-            for change in ((row.campaign_id, Status.PENDING, -1), (row.campaign_id, Status.SENDING, 1))
-        ],
-    )
-    if job.batch_id is not None:
-        session.execute(
-            text("UPDATE batches SET holder = :owner, held_at = :now WHERE id = :id AND state = 'released'"),
-            {"id": job.batch_id, "owner": owner, "now": now},
-        )
     return claimed
+
+
+def claimed_by(session: Session, app_id: int, owner: str) -> list[tuple[int, int]]:
+    """The rows (message id, claim) of an app that a worker has claimed, by the table."""
+    rows = session.execute(
+        text(
+            "SELECT id, claims FROM messages WHERE status = 'sending' AND claimed_by = :owner AND app_id = :app_id"
+        ),
+        {"owner": owner, "app_id": app_id},
+    )
+    return [(message_id, claim) for message_id, claim in rows]
+
+
+def hold_on(session: Session, holder: str, now: datetime) -> None:
+    """Say that a worker is at work on the batches that it holds."""
+    session.execute(
+        text("UPDATE batches SET held_at = :now WHERE holder = :holder AND state = 'released'"),
+        {"holder": holder, "now": now},
+    )
 
 
 def finish(session: Session, job: Job, now: datetime) -> None:
@@ -335,80 +346,87 @@ def hand_back(session: Session, batch_ids: Sequence[int], message_ids: Sequence[
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Recorded:
-    """What `record` changed: ids of the messages, and of the campaigns they belong to."""
+#: Columns of a group of outcomes, with their types.
+_OUTCOME_COLUMNS = {
+    "id": "bigint",
+    "claim": "integer",
+    "status": "text",
+    "spent": "integer",
+    "verdict": "text",
+    "gs_id": "text",
+    "wa_id": "text",
+    "code": "text",
+    "reason": "text",
+    "http_status": "integer",
+    "delay": "double precision",
+}
+_OUTCOME_ARRAYS = ", ".join(f"CAST(:{name} AS {kind}[])" for name, kind in _OUTCOME_COLUMNS.items())
+_RECORD = text(f"""
+    WITH o AS (
+        SELECT DISTINCT ON (id, claim) *
+        FROM unnest({_OUTCOME_ARRAYS}) WITH ORDINALITY AS o ({", ".join(_OUTCOME_COLUMNS)}, nth)
+        ORDER BY id, claim, nth),
+    was AS (
+        SELECT m.id, m.status, m.claims, m.campaign_id FROM messages m
+        JOIN o ON o.id = m.id AND o.claim = m.claims
+        WHERE m.status = 'sending' OR (m.status = 'unknown' AND m.code = 'lease_expired')
+        ORDER BY m.id FOR UPDATE OF m),
+    changed AS (
+        UPDATE messages m SET
+            status = o.status,
+            attempts = m.attempts + o.spent,
+            gs_id = coalesce(o.gs_id, m.gs_id),
+            wa_id = coalesce(o.wa_id, m.wa_id),
+            code = CASE WHEN o.verdict = '' AND was.status = 'sending' THEN m.code ELSE o.code END,
+            reason = CASE WHEN o.verdict = '' AND was.status = 'sending' THEN m.reason ELSE o.reason END,
+            http_status = coalesce(o.http_status, m.http_status),
+            released_at = NULL,
+            due_at = CASE WHEN o.status <> 'pending' THEN m.due_at
+                          WHEN o.verdict = '' THEN coalesce(m.due_at, :now)
+                          ELSE :now + o.delay * interval '1 second' END,
+            accepted_at = CASE WHEN o.status = 'accepted' THEN CAST(:now AS timestamptz) ELSE m.accepted_at END,
+            failed_at = CASE WHEN o.status = 'failed' THEN CAST(:now AS timestamptz) ELSE m.failed_at END,
+            settled_at = CASE WHEN o.status = 'unknown' THEN CAST(:now AS timestamptz) END
+        FROM o JOIN was ON was.id = o.id AND was.claims = o.claim WHERE m.id = o.id
+        RETURNING m.id, m.campaign_id, was.status AS before, m.status, m.attempts, o.spent, o.verdict,
+            o.http_status, o.code, o.reason),
+    errors AS (
+        INSERT INTO send_errors (message_id, attempt, at, verdict, http_status, code, text)
+        SELECT id, attempts, :now, verdict, http_status, coalesce(code, ''), coalesce(reason, '')
+        FROM changed WHERE verdict NOT IN ('', 'accepted')),
+    {DELTAS_OF_CHANGED}
+    SELECT count(*) FROM changed""")
 
-    message_ids: frozenset[int] = field(default_factory=frozenset)
-    campaign_ids: frozenset[int] = field(default_factory=frozenset)
 
-
-def record(session: Session, outcomes: Sequence[Outcome], now: datetime) -> Recorded:
-    """Write a group of outcomes with their counter deltas in one statement each; repeat-safe.
+def record(session: Session, outcomes: Sequence[Outcome], now: datetime) -> int:
+    """Write a group of outcomes with their counter deltas in one statement; repeat-safe.
 
     An outcome counts for its own claim only: a row that was claimed again since stays as it is. Of two
     outcomes of one claim the first counts. A row that the lease sweep made unknown takes the late answer.
+
+    Returns:
+      How many messages changed.
     """
     if not outcomes:
-        return Recorded()
-    columns: dict[str, tuple[str, list[Any]]] = {
-        "id": ("bigint", [o.message_id for o in outcomes]),
-        "claim": ("integer", [o.claim for o in outcomes]),
-        "status": ("text", [str(o.status) for o in outcomes]),
-        "spent": ("integer", [int(o.spent) for o in outcomes]),
-        "verdict": ("text", [_text(str(o.verdict)) for o in outcomes]),
-        "gs_id": ("text", [_text(o.gs_id) for o in outcomes]),
-        "wa_id": ("text", [_text(o.wa_id) for o in outcomes]),
-        "code": ("text", [_text(o.code) for o in outcomes]),
-        "reason": ("text", [_text(o.reason) for o in outcomes]),
-        "http_status": ("integer", [o.http_status for o in outcomes]),
-        "due_at": ("timestamptz", [now + timedelta(seconds=o.delay_seconds) for o in outcomes]),
-    }
-    arrays = ", ".join(f"CAST(:{name} AS {kind}[])" for name, (kind, _) in columns.items())
-    rows = session.execute(
-        text(f"""
-            WITH o AS (
-                SELECT DISTINCT ON (id, claim) *
-                FROM unnest({arrays}) WITH ORDINALITY AS o ({", ".join(columns)}, nth)
-                ORDER BY id, claim, nth),
-            was AS (
-                SELECT m.id, m.status, m.claims, m.campaign_id FROM messages m
-                JOIN o ON o.id = m.id AND o.claim = m.claims
-                WHERE m.status = 'sending' OR (m.status = 'unknown' AND m.code = 'lease_expired')
-                ORDER BY m.id FOR UPDATE OF m),
-            changed AS (
-                UPDATE messages m SET
-                    status = o.status,
-                    attempts = m.attempts + o.spent,
-                    gs_id = coalesce(o.gs_id, m.gs_id),
-                    wa_id = coalesce(o.wa_id, m.wa_id),
-                    code = CASE WHEN o.verdict = '' AND was.status = 'sending' THEN m.code ELSE o.code END,
-                    reason = CASE WHEN o.verdict = '' AND was.status = 'sending' THEN m.reason ELSE o.reason END,
-                    http_status = coalesce(o.http_status, m.http_status),
-                    released_at = NULL,
-                    due_at = CASE WHEN o.status <> 'pending' THEN m.due_at
-                                  WHEN o.verdict = '' THEN coalesce(m.due_at, :now) ELSE o.due_at END,
-                    accepted_at = CASE WHEN o.status = 'accepted' THEN CAST(:now AS timestamptz) ELSE m.accepted_at END,
-                    failed_at = CASE WHEN o.status = 'failed' THEN CAST(:now AS timestamptz) ELSE m.failed_at END,
-                    settled_at = CASE WHEN o.status = 'unknown' THEN CAST(:now AS timestamptz) END
-                FROM o JOIN was ON was.id = o.id AND was.claims = o.claim WHERE m.id = o.id
-                RETURNING m.id, m.campaign_id, was.status AS before, m.status, m.attempts, o.spent, o.verdict,
-                    o.http_status, o.code, o.reason),
-            errors AS (
-                INSERT INTO send_errors (message_id, attempt, at, verdict, http_status, code, text)
-                SELECT id, attempts, :now, verdict, http_status, coalesce(code, ''), coalesce(reason, '')
-                FROM changed WHERE verdict NOT IN ('', 'accepted'))
-            SELECT id, campaign_id, before, status FROM changed"""),
-        {name: values for name, (_, values) in columns.items()} | {"now": now},
-    ).all()
-    deltas: list[tuple[int | None, str, int]] = []
-    for _, campaign_id, before, status in rows:
-        deltas += [(campaign_id, before, -1), (campaign_id, status, 1)]
-    add_deltas(session, deltas)
-    return Recorded(
-        frozenset(row.id for row in rows),
-        frozenset(row.campaign_id for row in rows if row.campaign_id is not None),
-    )
+        return 0
+    rows = [
+        (
+            o.message_id,
+            o.claim,
+            o.status.value,
+            int(o.spent),
+            str(o.verdict),
+            _text(o.gs_id),
+            _text(o.wa_id),
+            _text(o.code),
+            _text(o.reason),
+            o.http_status,
+            o.delay_seconds,
+        )
+        for o in outcomes
+    ]
+    columns = dict(zip(_OUTCOME_COLUMNS, map(list, zip(*rows, strict=True)), strict=True))
+    return int(session.execute(_RECORD, columns | {"now": now}).scalar_one())
 
 
 def _text(value: str | None) -> str | None:

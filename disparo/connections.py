@@ -93,7 +93,9 @@ class Connections:
         self.close()
 
 
-def connect(source: Environment | None = None, *, name: str = "disparo", pool_size: int = 5) -> Connections:
+def connect(
+    source: Environment | None = None, *, name: str = "disparo", pool_size: int = 5, pre_ping: bool = True
+) -> Connections:
     """Connect this process, with embedded servers for what has no address in the settings.
 
     Nothing embedded starts for a server whose address is set. Of given servers nothing is opened yet.
@@ -107,7 +109,7 @@ def connect(source: Environment | None = None, *, name: str = "disparo", pool_si
     database = settings.database_url.get_secret_value() if settings.database_url else None
     redis = settings.redis_url.get_secret_value() if settings.redis_url else None
     # A wrong address is told before a server is started for the other.
-    engine = make_engine(database, name=name, pool_size=pool_size) if database else None
+    engine = make_engine(database, name=name, pool_size=pool_size, pre_ping=pre_ping) if database else None
     servers = None
     if database is None or redis is None:
         from disparo import embedded
@@ -117,5 +119,5 @@ def connect(source: Environment | None = None, *, name: str = "disparo", pool_si
         redis = redis or servers.redis_url
     assert database is not None  # noqa: S101 - for the type checker: `use` gives what was asked for
     assert redis is not None  # noqa: S101
-    engine = engine or make_engine(database, name=name, pool_size=pool_size)
+    engine = engine or make_engine(database, name=name, pool_size=pool_size, pre_ping=pre_ping)
     return Connections(source, settings, database, redis, engine, make_sessions(engine), servers)

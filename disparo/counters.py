@@ -16,6 +16,15 @@ from disparo.statuses import Status
 #: Deltas younger than this stay apart, because the present rate is read from them.
 FOLD_AFTER = timedelta(seconds=60)
 
+#: SQL: a CTE that writes the deltas of a CTE ``changed (campaign_id, before, status)``, a row per message.
+DELTAS_OF_CHANGED = """
+    deltas AS (
+        INSERT INTO counter_deltas (campaign_id, status, n)
+        SELECT campaign_id, status, sum(n) FROM (
+            SELECT campaign_id, before AS status, -1 AS n FROM changed
+            UNION ALL SELECT campaign_id, status, 1 FROM changed) AS changes
+        WHERE campaign_id IS NOT NULL GROUP BY campaign_id, status HAVING sum(n) <> 0)"""
+
 
 def add_deltas(session: Session, changes: Iterable[tuple[int | None, str, int]]) -> None:
     """Write changes of (campaign or None, status, ±n), summed up, into the caller's transaction."""

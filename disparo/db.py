@@ -50,12 +50,14 @@ def one_of(column: str, values: Iterator[str] | list[str] | type) -> str:
     return f"{column} IN ({words})"
 
 
-def make_engine(url: str, *, name: str = "disparo", pool_size: int = 5) -> Engine:
+def make_engine(url: str, *, name: str = "disparo", pool_size: int = 5, pre_ping: bool = True) -> Engine:
     """An engine whose connections are at most ``pool_size`` + 5; nothing is opened yet.
 
     Args:
       url: ``postgresql://…`` in any of its spellings; psycopg 3 is used whatever driver it names.
       name: Shown in ``pg_stat_activity``.
+      pre_ping: Look whether a pooled connection still lives before it is used. Who tries again by itself
+        can do without: two round trips less for each transaction.
 
     Raises:
       SettingsError: The address cannot be read, or is not PostgreSQL's.
@@ -77,7 +79,7 @@ def make_engine(url: str, *, name: str = "disparo", pool_size: int = 5) -> Engin
         parsed.set(drivername="postgresql+psycopg"),
         pool_size=pool_size,
         max_overflow=5,
-        pool_pre_ping=True,
+        pool_pre_ping=pre_ping,
         # A server-side prepared statement does not survive PgBouncer's transaction mode.
         connect_args={"application_name": name, "connect_timeout": 5, "prepare_threshold": None},
     )

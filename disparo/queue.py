@@ -11,7 +11,7 @@ from typing import Any
 from celery import Celery
 from celery.app.amqp import AMQP
 from kombu.connection import Connection
-from kombu.exceptions import OperationalError
+from kombu.exceptions import ChannelError, OperationalError
 
 from disparo.errors import RedisUnavailable, SettingsError
 
@@ -125,6 +125,22 @@ class Queue:
         """Name single messages of one app to a worker, at most a few hundred."""
         self._send(SEND_MESSAGES, [app_id, list(message_ids)], queue)
 
+    def is_empty(self) -> bool:
+        """Whether no job waits for a worker that sends; jobs that a worker has fetched are not counted.
+
+        Raises:
+          RedisUnavailable: Redis does not answer.
+        """
+        try:
+            with self._app.pool.acquire(block=True, timeout=5) as connection:
+                try:
+                    return all(_jobs(connection, queue) == 0 for queue in (URGENT, BULK))
+                except connection.connection_errors as err:
+                    connection.close()
+                    raise _unavailable(err) from err
+        except (OperationalError, OSError) as err:
+            raise _unavailable(err) from err
+
     def close(self) -> None:
         """Give the connections back."""
         self._app.close()
@@ -139,6 +155,18 @@ class Queue:
                 retry_policy={"max_retries": 1, "interval_start": 0.1, "interval_max": 0.1},
             )
         except (OperationalError, OSError) as err:
-            raise RedisUnavailable(
-                f"Redis does not answer ({type(err).__name__}). Check DISPARO_REDIS_URL and that the server runs"
-            ) from err
+            raise _unavailable(err) from err
+
+
+def _jobs(connection: Any, queue: str) -> int:
+    try:
+        return int(connection.default_channel.queue_declare(queue=queue, passive=True).message_count)
+    except ChannelError:
+        # Redis knows a queue only while it holds a job.
+        return 0
+
+
+def _unavailable(err: Exception) -> RedisUnavailable:
+    return RedisUnavailable(
+        f"Redis does not answer ({type(err).__name__}). Check DISPARO_REDIS_URL and that the server runs"
+    )

@@ -10,30 +10,46 @@ from disparo.batches import SILENT_AFTER, Outcome, record
 from disparo.counters import add_deltas
 from disparo.statuses import Status
 
-#: A claim is never older than this while its owner lives: three times the deadline of a request (40 s).
-LEASE = timedelta(seconds=120)
+#: A claim is never older than this while its owner lives: two and a half times the deadline of a request (40 s).
+LEASE = timedelta(seconds=100)
+#: A job that nobody took in this time, though its queue is empty, is lost.
+LOST_AFTER = timedelta(seconds=4)
+#: A worker that was not seen for so long is not counted on.
+ALIVE_WITHIN = timedelta(seconds=10)
+#: The database's clock may differ by so much from one transaction to the next without having been set back.
+CLOCK_SLACK = timedelta(seconds=2)
 
 #: Codes of messages that became unknown without an answer.
 NO_ANSWER_RECORDED, LEASE_EXPIRED = "worker_died", "lease_expired"
 
 #: A row whose worker died this often before its request began is not tried again: it may be what kills it.
 DEATHS_LIMIT = 10
+
+_HELD = text("SELECT id, claims FROM messages WHERE status = 'sending' AND claimed_by = :owner")
 #: Code of such a row.
 KILLS_WORKERS = "kills_workers"
 
 
 def settle_dead_worker(
-    session: Session, owner: str, started: Mapping[int, int], answers: Iterable[Outcome], now: datetime
+    session: Session,
+    owner: str,
+    started: Mapping[int, int],
+    answers: Iterable[Outcome],
+    now: datetime,
+    *,
+    whole: bool = True,
 ) -> dict[str, int]:
     """Put right what a dead worker held, by its journal: the caller has the lock of that journal.
 
     Rows with an answer take it; rows whose request was started and not answered become unknown; rows that
-    were claimed and never started go back to pending, or fail when that happened `DEATHS_LIMIT` times.
-    Repeat-safe.
+    were claimed and never started go back to pending, or fail when that happened `DEATHS_LIMIT` times. Jobs
+    that it held are named again. Repeat-safe.
 
     Args:
       started: message id → last claim of each request that was written down before its socket was opened.
       answers: Outcomes that the journal holds.
+      whole: No line of the journal can be missing. Otherwise (the machine lost power) a row without a start
+        may have been sent all the same, and becomes unknown.
 
     Returns:
       How many were ``recorded``, became ``unknown``, went back to ``pending``, ``failed``; ``batches``
@@ -55,6 +71,19 @@ def settle_dead_worker(
         for message_id, claim in started.items()
         if (message_id, claim) not in answered
     ]
+    if not whole:
+        lost += [
+            Outcome(
+                message_id,
+                claim,
+                Status.UNKNOWN,
+                verdict="unknown",
+                code=NO_ANSWER_RECORDED,
+                reason="the worker's machine stopped, so its journal may lack the last requests",
+            )
+            for message_id, claim in session.execute(_HELD, {"owner": owner}).all()
+            if (message_id, claim) not in answered and started.get(message_id) != claim
+        ]
     unknown = record(session, lost, now)
     returned = session.execute(
         text("""
@@ -84,7 +113,7 @@ def settle_dead_worker(
                 SELECT id, attempts, :now, '', :died, 'its worker died before the request began' FROM changed)
             SELECT campaign_id, before, status FROM changed"""),
         {
-            "owner": owner,
+            "owner": owner if whole else None,
             "ids": list(started),
             "claims": list(started.values()),
             "now": now,
@@ -110,10 +139,16 @@ def settle_dead_worker(
         ),
         {"owner": owner},
     ).all()
+    session.execute(
+        text("""
+            UPDATE messages SET released_at = NULL
+            WHERE status = 'pending' AND released_at IS NOT NULL AND claimed_by = :owner"""),
+        {"owner": owner},
+    )
     session.execute(text("DELETE FROM workers WHERE name = :owner"), {"owner": owner})
     return {
-        "recorded": len(recorded.message_ids),
-        "unknown": len(unknown.message_ids),
+        "recorded": recorded,
+        "unknown": unknown,
         "pending": len(returned) - failed,
         "failed": failed,
         "batches": len(batches),
@@ -130,6 +165,63 @@ def hand_back_silent(session: Session, now: datetime) -> int:
             {"before": now - SILENT_AFTER},
         ).all()
     )
+
+
+def release_lost(session: Session, queues_empty: bool, now: datetime) -> int:
+    """Let jobs be named again that are in no queue and that no living worker holds; how many.
+
+    A job gets lost when its worker dies between fetching and taking it, when the scheduler dies between
+    its commit and the enqueuing, or when Redis comes back without its last second. Named twice, it does no harm.
+
+    Args:
+      queues_empty: No job waits in the queues of messages now.
+    """
+    if not queues_empty:
+        return 0
+    values = {"before": now - LOST_AFTER, "alive": now - ALIVE_WITHIN}
+    batches = session.execute(
+        text("""
+            UPDATE batches b SET state = 'waiting', holder = NULL
+            WHERE b.state = 'released' AND b.released_at < :before AND NOT EXISTS (
+                SELECT 1 FROM workers w WHERE w.name = b.holder AND w.seen_at > :alive)
+            RETURNING id"""),
+        values,
+    ).all()
+    singles = session.execute(
+        text("""
+            UPDATE messages m SET released_at = NULL
+            WHERE m.status = 'pending' AND m.released_at < :before AND NOT EXISTS (
+                SELECT 1 FROM workers w WHERE w.name = m.claimed_by AND w.seen_at > :alive)
+            RETURNING id"""),
+        values,
+    ).all()
+    return len(batches) + len(singles)
+
+
+def notice_clock_set_back(session: Session, now: datetime) -> bool:
+    """Bring instants of the present back to it when the database's clock was set back; whether it was.
+
+    What was due before the step is due; what was claimed, held or seen "in the future" was so just now.
+    """
+    was = session.execute(
+        text("""
+            UPDATE installation SET clock_at = :now
+            FROM (SELECT clock_at FROM installation FOR UPDATE) AS before RETURNING before.clock_at"""),
+        {"now": now},
+    ).scalar()
+    if was is None or was <= now + CLOCK_SLACK:
+        return False
+    values = {"now": now, "was": was}
+    for statement in (
+        "UPDATE messages SET due_at = :now WHERE status = 'pending' AND due_at > :now AND due_at <= :was",
+        "UPDATE messages SET released_at = :now WHERE status = 'pending' AND released_at > :now AND released_at <= :was",
+        "UPDATE messages SET claimed_at = :now WHERE status = 'sending' AND claimed_at > :now AND claimed_at <= :was",
+        """UPDATE batches SET released_at = least(released_at, :now), held_at = least(held_at, :now)
+           WHERE state = 'released' AND greatest(released_at, held_at) BETWEEN :now AND :was""",
+        "UPDATE workers SET seen_at = :now WHERE seen_at BETWEEN :now AND :was",
+    ):
+        session.execute(text(statement), values)
+    return True
 
 
 def release_everything_again(session: Session) -> int:
@@ -164,7 +256,7 @@ def expire_leases(session: Session, now: datetime, *, page: int = 1_000) -> int:
         )
         for message_id, claim in rows
     ]
-    return len(record(session, lost, now).message_ids)
+    return record(session, lost, now)
 
 
 def forget_old_workers(session: Session) -> None:

@@ -10,9 +10,10 @@ import fcntl
 import json
 import os
 import re
+import subprocess
 import threading
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from errno import EEXIST
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from disparo.statuses import Status
 #: A new file is begun past this, so that what was recorded can be deleted.
 SEGMENT_BYTES = 4 * 1024 * 1024
 _NAME = re.compile(r"(?P<owner>[\w.-]+)\.lock")
+_FIELDS = tuple(field.name for field in fields(Outcome) if field.name != "wa_id")
 _SEGMENT = re.compile(r"(?P<owner>[\w.-]+)\.(?P<n>[0-9]+)\.journal")
 
 
@@ -64,6 +66,7 @@ class Journal:
         self._lock = os.open(coming, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.write(self._lock, _boot().encode())
             self._segment = self._new_segment()
             coming.rename(lock)
         except OSError:
@@ -92,8 +95,8 @@ class Journal:
         Raises:
           JournalFull: It could not be written; the outcome is still to be recorded.
         """
-        # Escaped to ASCII, for whatever the provider's words hold. Its id of the recipient is a phone.
-        line = b"A %s\n" % json.dumps(asdict(outcome) | {"wa_id": None}).encode()
+        # Escaped to ASCII, for whatever the provider's words hold.
+        line = b"A %s\n" % json.dumps(_kept(outcome)).encode()
         with self._mutex:
             # Beside its start, so that both are deleted together.
             self._write(self._where.get((outcome.message_id, outcome.claim), self._segment), line)
@@ -178,6 +181,9 @@ class DeadJournal:
     #: message id → last claim whose request was started.
     started: dict[int, int]
     answers: list[Outcome]
+    #: Nothing that was written can be missing: the machine runs since then. After a power cut the last lines
+    #: may not have reached the disk.
+    whole: bool
     _folder: Path
 
     def settled(self) -> None:
@@ -209,9 +215,20 @@ def dead(folder: Path) -> Iterator[DeadJournal]:
             os.close(lock)
             continue
         try:
-            yield DeadJournal(match["owner"], *_read(folder, match["owner"]), folder)
+            whole = os.read(lock, 100).decode("ascii", "replace") == _boot() != ""
+            yield DeadJournal(match["owner"], *_read(folder, match["owner"]), whole, folder)
         finally:
             os.close(lock)
+
+
+def _boot() -> str:
+    """What names this run of the machine; the same in each container on it."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        # macOS.
+        command = ["/usr/sbin/sysctl", "-n", "kern.bootsessionuuid"]
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()  # noqa: S603
 
 
 def _read(folder: Path, owner: str) -> tuple[dict[int, int], list[Outcome]]:
@@ -229,6 +246,13 @@ def _read(folder: Path, owner: str) -> tuple[dict[int, int], list[Outcome]]:
                 # The last line of a killed process may be torn; a torn start was never followed by a request.
                 continue
     return started, answers
+
+
+def _kept(outcome: Outcome) -> dict[str, object]:
+    """The outcome's own values; not the provider's id of the recipient, which is a phone."""
+    # Half of the cost of a line would be asdict's.
+    values = ((name, getattr(outcome, name)) for name in _FIELDS)
+    return {name: value for name, value in values if value is not None}
 
 
 def _outcome(values: dict[str, object]) -> Outcome:

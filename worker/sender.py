@@ -15,8 +15,10 @@ import socket
 import threading
 import time
 from collections import deque
-from dataclasses import dataclass, field
-from datetime import datetime
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import orjson
@@ -37,7 +39,7 @@ from disparo.recipients import render
 from disparo.rendering import Content
 from disparo.settings import token_variable
 from disparo.statuses import Status, Verdict
-from disparo.whatsapp import codes
+from disparo.whatsapp.codes import TABLE, Table
 from worker import journal
 
 #: No row is claimed earlier than this before its instant.
@@ -46,13 +48,34 @@ HORIZON_SECONDS = 0.5
 STOPS_SECONDS = 0.4
 #: A permit later than this is dropped: sent now, it would stack on the next ones.
 LATE_SECONDS = 0.1
-#: Outcomes are written together that come within this time.
-GROUP_SECONDS = 0.02
-GROUP_ROWS = 250
+#: Outcomes are written together that come within this time: the journal keeps them meanwhile.
+GROUP_SECONDS = 0.1
+GROUP_ROWS = 500
 #: A runner without work ends after this.
 IDLE_SECONDS = 30.0
-#: A whole POST takes no longer; a lease is three times this.
+#: A whole POST takes no longer; a lease is more than twice this.
 DEADLINE_SECONDS = 40.0
+#: No request begins later than this after its row's claim, so that it ends within the lease: the process or
+#: its machine may have been suspended in between.
+START_SECONDS = recovery.LEASE.total_seconds() - 1.25 * DEADLINE_SECONDS
+#: How often a worker says that it lives, and that the batches it holds are at work.
+HEARTBEAT_SECONDS = 1.0
+#: How long the database's clock is counted on without asking again.
+CLOCK_SECONDS = 1.0
+
+# Counts also while the machine sleeps, which monotonic time on Linux does not.
+_BOOT_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+#: Stops in force, and campaigns that do not run any more of which rows may be claimed.
+_STOPS = text("""
+    SELECT app_id, scope, key FROM stops WHERE ended_at IS NULL
+    UNION ALL
+    SELECT id, 'campaign', '' FROM campaigns
+    WHERE state = 'paused' OR (state = 'cancelled' AND finished_at > :lately)""")
+_ALIVE = text("""
+    INSERT INTO workers (name, host, pid, version, queues, seen_at)
+    VALUES (:name, :host, :pid, :version, :queues, :now)
+    ON CONFLICT (name) DO UPDATE SET seen_at = excluded.seen_at""")
 
 logger = log.get(__name__)
 
@@ -86,14 +109,20 @@ class Stops:
         )
 
 
-@dataclass(order=True, slots=True)
+@dataclass(slots=True)
 class _Ready:
     """A claimed row and the instant (monotonic seconds) at which it may leave."""
 
     at: float
-    order: int
-    row: Claimed = field(compare=False)
-    route: Route = field(compare=False)
+    #: When it was claimed, by the boot clock.
+    claimed_at: float
+    row: Claimed
+    route: Route
+
+
+def boot_clock() -> float:
+    """Seconds since the machine started, the time that it slept included."""
+    return time.clock_gettime(_BOOT_CLOCK)
 
 
 def process_name() -> str:
@@ -112,6 +141,7 @@ class Sender:
         queues: str = "",
         name: str | None = None,
         client: Client | None = None,
+        table: Table = TABLE,
     ) -> None:
         """Take a journal and start the threads.
 
@@ -135,6 +165,7 @@ class Sender:
             ca_bundle=str(settings.ca_bundle) if settings.ca_bundle else None,
             proxy=settings.proxy.get_secret_value() if settings.proxy else None,
         )
+        self._table = table
         self._threads = settings.threads
         self._random = random.Random()  # noqa: S311 - jitter, not a secret
         self._mutex = threading.Lock()
@@ -145,11 +176,21 @@ class Sender:
         self._stops = Stops()
         self._tripped: dict[tuple[int, str, str], float] = {}
         self._paused_until = 0.0
+        self._clock = (datetime.min.replace(tzinfo=UTC), -CLOCK_SECONDS)
+        #: What this process claimed and has not recorded; and the apps of which it may have claimed rows that
+        #: it does not know, because PostgreSQL went away before it answered the commit.
+        self._held: set[tuple[int, int]] = set()
+        self._doubtful: set[int] = set()
         self._told: dict[str, float] = {}
 
-        self._heap: list[_Ready] = []
+        #: By instant, then in the order of the claims.
+        self._heap: list[tuple[float, int, _Ready]] = []
         self._order = 0
-        self._heap_changed = threading.Condition()
+        guard = threading.RLock()
+        self._heap_changed = threading.Condition(guard)
+        #: Notified when so few rows wait that a runner should claim the next ones.
+        self._room = threading.Condition(guard)
+        self._low = 0
         self._no_more_rows = False
         self._finished = 0
         self._in_flight = 0
@@ -177,13 +218,14 @@ class Sender:
     def take_messages(self, app_id: int, message_ids: list[int]) -> None:
         """Take over single messages that a job names."""
         with self._session() as (session, _):
-            lane = batches.lane_of(session, message_ids)
-        self.submit(Job(app_id, lane, message_ids=tuple(message_ids), size=len(message_ids)))
+            lane = batches.take_messages(session, message_ids, self.name)
+        if lane is not None:
+            self.submit(Job(app_id, lane, message_ids=tuple(message_ids), size=len(message_ids)))
 
     def submit(self, job: Job) -> None:
-        """Hand a job to the runner of its app; waits while more is claimed than the threads can send soon."""
-        while self._is_behind() and not self._closing.is_set():
-            self._closing.wait(0.02)
+        """Hand a job to the runner of its app; waits while that has enough for a second, so that others get some."""
+        while self._has_enough(job.app_id) and not self._closing.is_set():
+            self._closing.wait(0.05)
         with self._mutex:
             if not self._closing.is_set():
                 runner = self._runners.get(job.app_id)
@@ -194,9 +236,10 @@ class Sender:
                 return
         self.hand_back([job])
 
-    def _is_behind(self) -> bool:
-        with self._heap_changed:
-            return bool(self._heap) and time.monotonic() - self._heap[0].at > LATE_SECONDS / 3
+    def _has_enough(self, app_id: int) -> bool:
+        with self._mutex:
+            runner = self._runners.get(app_id)
+        return runner is not None and runner.rows() > max(self._per_second, 4 * self._threads)
 
     # -- permits and claims (the runner's side) ------------------------------------------------------
 
@@ -214,14 +257,19 @@ class Sender:
         return route
 
     def room(self, rate: float) -> int:
-        """Rows worth claiming now: what may leave within the horizon and the threads can take."""
+        """Rows worth claiming now: what may leave within the horizon and the threads can take.
+
+        0 after a wait, when more is claimed than the threads took in time.
+        """
+        # What waits for a thread gets late. So half of what the threads lately took within that time is claimed
+        # at once, and the next rows while the threads still have work for as long as a claim may take.
+        quick = int(self._per_second * LATE_SECONDS / 2)
         with self._heap_changed:
-            head = self._heap[0].at if self._heap else None
             free = self._threads - self._in_flight
-        if head is not None and time.monotonic() - head > LATE_SECONDS / 3:
-            return 0
-        # What waits for a thread gets late, so no more than the threads lately took within that time.
-        quick = int(self._per_second * LATE_SECONDS)
+            self._low = quick
+            if len(self._heap) > self._low and time.monotonic() - self._heap[0][0] > LATE_SECONDS / 3:
+                self._room.wait(LATE_SECONDS)
+                return 0
         return min(batches.JOB_ROWS, max(1, int(rate * HORIZON_SECONDS)), max(free, quick, 1))
 
     def is_held_up(self) -> bool:
@@ -233,17 +281,43 @@ class Sender:
         return self._connections.limiter.acquire(app_id, permits, rate, HORIZON_SECONDS)
 
     def claim(self, job: Job, limit: int) -> list[Claimed]:
-        """Claim rows of a job, committed."""
-        with self._session() as (session, now):
-            return batches.claim(session, job, limit, self.name, now)
+        """Claim rows of a job, committed; when that fails, nobody knows whether they are ours."""
+        try:
+            with self._session() as (session, now):
+                rows = batches.claim(session, job, limit, self.name, now)
+        except Exception:
+            self._doubtful.add(job.app_id)
+            raise
+        with self._mutex:
+            self._held.update((row.id, row.claim) for row in rows)
+        return rows
 
-    def dispatch(self, rows: list[Claimed], route: Route, first_at: float, interval: float) -> None:
-        """Let each row leave at its instant."""
+    def put_back_unknown_claims(self, app_id: int) -> None:
+        """Put back rows of an app that are ours by the table and that we never got; its runner alone may ask."""
+        if app_id not in self._doubtful:
+            return
+        with self._session() as (session, now):
+            claimed = batches.claimed_by(session, app_id, self.name)
+            with self._mutex:
+                lost = [claim for claim in claimed if claim not in self._held]
+            n = batches.record(session, [Outcome(*claim, Status.PENDING) for claim in lost], now)
+        self._doubtful.discard(app_id)
+        if n:
+            logger.warning("unknown_claims_put_back", messages=n)
+
+    def dispatch(
+        self, rows: list[Claimed], route: Route, first_at: float, interval: float, claimed_at: float
+    ) -> None:
+        """Let each row leave at its instant; ``claimed_at`` is an instant of `boot_clock` before the claim."""
+        self._push([_Ready(0.0, claimed_at, row, route) for row in rows], first_at, interval)
+
+    def _push(self, ready: list[_Ready], first_at: float, interval: float) -> None:
         with self._heap_changed:
-            for n, row in enumerate(rows):
+            for n, one in enumerate(ready):
+                one.at = first_at + n * interval
                 self._order += 1
-                heapq.heappush(self._heap, _Ready(first_at + n * interval, self._order, row, route))
-            self._heap_changed.notify(len(rows))
+                heapq.heappush(self._heap, (one.at, self._order, one))
+            self._heap_changed.notify(len(ready))
 
     def done(self, job: Job) -> None:
         """Nothing can be claimed of a job now."""
@@ -265,22 +339,26 @@ class Sender:
     def _post_in_turn(self) -> None:
         while (ready := self._next_ready()) is not None:
             try:
-                self._send(ready)
+                if not self._closing.is_set() and time.monotonic() - ready.at > LATE_SECONDS:
+                    self._renew(ready)
+                else:
+                    self._send(ready)
             except Exception as err:  # noqa: BLE001 - a fault of ours must not end the thread; the row is accounted for
                 self._give_up(ready.row, err)
             finally:
                 with self._heap_changed:
                     self._in_flight -= 1
-                    self._finished += 1
 
     def _next_ready(self) -> _Ready | None:
         with self._heap_changed:
             while True:
                 if self._heap:
-                    wait = self._heap[0].at - time.monotonic()
+                    wait = self._heap[0][0] - time.monotonic()
                     if wait <= 0 or self._closing.is_set():
                         self._in_flight += 1
-                        return heapq.heappop(self._heap)
+                        if len(self._heap) == self._low:
+                            self._room.notify_all()
+                        return heapq.heappop(self._heap)[2]
                     self._heap_changed.wait(wait)
                 elif self._no_more_rows:
                     return None
@@ -289,7 +367,7 @@ class Sender:
 
     def _send(self, ready: _Ready) -> None:
         row, route = ready.row, ready.route
-        if not self._wanted(row) or not self._in_time(ready):
+        if not self._wanted(row):
             return self._put_back(row)
         try:
             body = self._body(row)
@@ -297,14 +375,15 @@ class Sender:
         except InputError as err:
             return self._refused(row, "rendering", str(err))
         except SettingsError as err:
-            self._trip(route, "app", "", "no_token", str(err), codes.lookup("no_token").hint, row)
+            self._trip(route, "app", "", "no_token", str(err), self._table.lookup("no_token").hint, row)
             return self._put_back(row)
         except (DisparoError, DBAPIError) as err:
             self.tell("sending_waits", err)
             return self._put_back(row)
         except Exception as err:  # noqa: BLE001 - nothing was sent: it is this row's fault alone
             return self._refused(row, "rendering", f"{type(err).__name__}: {err}")
-        if not self._wanted(row):
+        # Again: the content may have come from PostgreSQL.
+        if not self._wanted(row) or boot_clock() - ready.claimed_at > START_SECONDS:
             return self._put_back(row)
         try:
             self._journal.start(row.id, row.claim)
@@ -313,7 +392,8 @@ class Sender:
             self.tell("journal_full", err)
             return self._put_back(row)
         answer = self._client.post(route.url, token, body)
-        judgement = judge(answer, session=row.template is None)
+        self._finished += 1  # an estimate: two threads at once may lose one
+        judgement = judge(answer, session=row.template is None, table=self._table)
         outcome = self._outcome(row, judgement)
         try:
             self._journal.answer(outcome)
@@ -336,26 +416,35 @@ class Sender:
             or (row.app_id, "template", row.template or "") in tripped
         )
 
-    def _in_time(self, ready: _Ready) -> bool:
-        """Whether the row may leave now; a permit that is late is dropped and another one asked for."""
-        rate = ready.route.rate
-        while time.monotonic() - ready.at > LATE_SECONDS:
-            try:
-                granted = self._connections.limiter.acquire(ready.row.app_id, 1, rate, HORIZON_SECONDS)
-            except RedisUnavailable as err:
-                self.tell("redis_unavailable", err)
-                return False
-            if isinstance(granted, Stopped):
-                return False
-            if isinstance(granted, Wait) and granted.seconds > HORIZON_SECONDS:
-                # A cool-down holds no thread: the row is put back and claimed again when its turn comes.
-                return False
-            wait = granted.seconds if isinstance(granted, Wait) else granted.wait_seconds
-            if self._closing.wait(wait):
-                return False
-            if not isinstance(granted, Wait):
-                return self._wanted(ready.row)
-        return True
+    def _renew(self, ready: _Ready) -> None:
+        """Drop the permits of rows that are late, and get others for all of them in one call.
+
+        Sent now, they would stack on the next ones. Rows that get none are put back: a stop or a cool-down
+        holds no thread, and they are claimed again when their turn comes.
+        """
+        late = [ready]
+        with self._heap_changed:
+            latest = time.monotonic() - LATE_SECONDS
+            while self._heap and self._heap[0][0] < latest and len(late) < batches.JOB_ROWS:
+                if self._heap[0][2].row.app_id != ready.row.app_id:
+                    break
+                late.append(heapq.heappop(self._heap)[2])
+        try:
+            while late and not self._closing.is_set():
+                granted = self.acquire(ready.row.app_id, len(late), ready.route.rate)
+                if isinstance(granted, Permits):
+                    at = time.monotonic() + granted.wait_seconds
+                    self._push(late[: granted.n], at, granted.interval_seconds)
+                    late = late[granted.n :]
+                elif isinstance(granted, Wait) and granted.seconds <= HORIZON_SECONDS:
+                    self._closing.wait(granted.seconds)
+                else:
+                    break
+        except RedisUnavailable as err:
+            self.tell("redis_unavailable", err)
+        finally:
+            for one in late:
+                self._put_back(one.row)
 
     def _body(self, row: Claimed) -> bytes:
         if row.content is not None:
@@ -424,7 +513,17 @@ class Sender:
     def _act(self, row: Claimed, route: Route, judgement: Judgement) -> None:
         """What the verdict means beyond this message, at once and before it is recorded."""
         rule = judgement.rule
-        if judgement.verdict is Verdict.THROTTLE:
+        if not rule.listed:
+            self.tell(
+                "unlisted_code", f"code {judgement.code}, HTTP {judgement.http_status}: {judgement.reason}"
+            )
+        if judgement.verdict is Verdict.THROTTLE and rule.scope == "lane":
+            # Only the lane is held: payments go on while WhatsApp restricts marketing.
+            key = rule.scope_key or row.lane
+            self._trip(
+                route, "lane", key, judgement.code or "refused", judgement.reason or "", judgement.hint, row
+            )
+        elif judgement.verdict is Verdict.THROTTLE:
             seconds = max(1.0, judgement.retry_after_seconds or rule.base_seconds)
             try:
                 self._connections.limiter.cool_down(row.app_id, seconds)
@@ -432,7 +531,10 @@ class Sender:
                 self.tell("redis_unavailable", err)
         elif judgement.verdict in (Verdict.SENDER_STOP, Verdict.TEMPLATE_STOP):
             scope, key = "app", ""
-            if judgement.verdict is Verdict.TEMPLATE_STOP and row.template:
+            if judgement.verdict is Verdict.TEMPLATE_STOP:
+                if not row.template:
+                    # A message without a template says nothing about others.
+                    return
                 scope, key = "template", row.template
             elif rule.scope == "lane":
                 scope, key = "lane", rule.scope_key or row.lane
@@ -502,10 +604,13 @@ class Sender:
     def _record(self) -> None:
         last = False
         while not last:
-            group, until = [self._outcomes.get()], time.monotonic() + GROUP_SECONDS
+            group = [self._outcomes.get()]
+            if group[0] is not None:
+                # Woken for each outcome, this thread would take the POST threads' turns.
+                self._closing.wait(GROUP_SECONDS)
             while len(group) < GROUP_ROWS and group[-1] is not None:
                 try:
-                    group.append(self._outcomes.get(timeout=max(0.0, until - time.monotonic())))
+                    group.append(self._outcomes.get_nowait())
                 except queue.Empty:
                     break
             last = group[-1] is None
@@ -521,6 +626,8 @@ class Sender:
                 with self._session() as (session, now):
                     batches.record(session, outcomes, now)
                 self._journal.recorded(outcomes)
+                with self._mutex:
+                    self._held.difference_update((one.message_id, one.claim) for one in outcomes)
                 return
             except Exception as err:  # whatever it is, the other outcomes must be recorded
                 if _may_pass(err):
@@ -544,54 +651,50 @@ class Sender:
 
     def _mind(self) -> None:
         """Keep the view of stops fresh, tell that this worker lives, and settle the journals of dead ones."""
-        turn, finished, at = 0, 0, time.monotonic()
+        seen_at, finished = -HEARTBEAT_SECONDS, 0
         while not self._closing.wait(STOPS_SECONDS):
-            now = time.monotonic()
-            if now - at >= 1.0:
-                rate = (self._finished - finished) / (now - at)
-                self._per_second = rate if rate < self._per_second else (self._per_second + rate) / 2
-                finished, at = self._finished, now
             try:
                 self._look()
-                if turn % 2 == 0:
+                now = time.monotonic()
+                if now - seen_at >= HEARTBEAT_SECONDS:
+                    rate = (self._finished - finished) / (now - seen_at)
+                    self._per_second = rate if rate < self._per_second else (self._per_second + rate) / 2
+                    finished, seen_at = self._finished, now
+                    self._say_that_it_lives()
                     self._settle_dead()
             except Exception as err:  # noqa: BLE001 - without this thread no stop would be seen any more
                 self.tell("minding_failed", err)
-            turn += 1
 
     def _look(self) -> None:
         looked = time.monotonic()
         with self._session() as (session, now):
-            held = session.execute(text("SELECT app_id, scope, key FROM stops WHERE ended_at IS NULL")).all()
-            idle = session.execute(
-                text("""
-                    SELECT id FROM campaigns
-                    WHERE state = 'paused' OR (state = 'cancelled' AND finished_at > :lately)"""),
-                {"lately": now - recovery.LEASE},
-            ).scalars()
-            stops = Stops(frozenset((a, s, k) for a, s, k in held), frozenset(idle))
-            session.execute(
-                text("""
-                    INSERT INTO workers (name, host, pid, version, queues, seen_at)
-                    VALUES (:name, :host, :pid, :version, :queues, :now)
-                    ON CONFLICT (name) DO UPDATE SET seen_at = excluded.seen_at"""),
-                {
-                    "name": self.name,
-                    "host": socket.gethostname(),
-                    "pid": os.getpid(),
-                    "version": disparo.__version__,
-                    "queues": self._queues,
-                    "now": now,
-                },
-            )
+            found = session.execute(_STOPS, {"lately": now - recovery.LEASE}).all()
+        stops = Stops(
+            frozenset((id_, scope, key) for id_, scope, key in found if scope != "campaign"),
+            frozenset(id_ for id_, scope, _ in found if scope == "campaign"),
+        )
         self._stops = stops
         # The table holds them from here on, and tells of a resume.
         self._tripped = {stop: at for stop, at in self._tripped.items() if at > looked - STOPS_SECONDS}
 
+    def _say_that_it_lives(self) -> None:
+        values = {
+            "name": self.name,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "version": disparo.__version__,
+            "queues": self._queues,
+        }
+        with self._session() as (session, now):
+            session.execute(_ALIVE, values | {"now": now})
+            batches.hold_on(session, self.name, now)
+
     def _settle_dead(self) -> None:
         for found in journal.dead(self._folder):
             with self._session() as (session, now):
-                done = recovery.settle_dead_worker(session, found.owner, found.started, found.answers, now)
+                done = recovery.settle_dead_worker(
+                    session, found.owner, found.started, found.answers, now, whole=found.whole
+                )
             found.settled()
             logger.warning("dead_worker_settled", worker=found.owner, **done)
 
@@ -623,7 +726,9 @@ class Sender:
             poster.join(max(0.0, until - time.monotonic()))
         self._outcomes.put(None)
         self._recorder.join(max(2.0, until - time.monotonic()))
-        late = any(thread.is_alive() for thread in (self._recorder, *self._posters, *runners))
+        late = self._doubtful or any(
+            thread.is_alive() for thread in (self._recorder, *self._posters, *runners)
+        )
         try:
             with self._session() as (session, _):
                 session.execute(text("DELETE FROM workers WHERE name = :name"), {"name": self.name})
@@ -633,15 +738,27 @@ class Sender:
         self._journal.close(all_recorded=self._all_recorded and not late)
         self._client.close()
 
-    def tell(self, event: str, err: Exception) -> None:
+    def tell(self, event: str, err: Exception | str) -> None:
         """Log a trouble that comes by the thousand at most once in five seconds."""
         now = time.monotonic()
         if now - self._told.get(event, -60.0) >= 5.0:
             self._told[event] = now
             logger.warning(event, error=" ".join(str(err).split())[:300])
 
-    def _session(self) -> "_Timed":
-        return _Timed(self._connections)
+    @contextmanager
+    def _session(self) -> Iterator[tuple[Session, datetime]]:
+        """A session of one transaction together with the database's clock."""
+        with self._connections.session() as session:
+            yield session, self._now(session)
+
+    def _now(self, session: Session) -> datetime:
+        """The database's clock, asked for once a second and counted on in between."""
+        told, at = self._clock
+        elapsed = boot_clock() - at
+        if elapsed > CLOCK_SECONDS:
+            told, at, elapsed = db.now(session), boot_clock(), 0.0
+            self._clock = (told, at)
+        return told + timedelta(seconds=elapsed)
 
     @property
     def closing(self) -> threading.Event:
@@ -652,20 +769,6 @@ class Sender:
 def _may_pass(err: Exception) -> bool:
     """Whether the same statement may succeed later: the fault is the server's or the connection's."""
     return isinstance(err, DatabaseUnavailable) or (isinstance(err, DBAPIError) and db.is_unavailable(err))
-
-
-class _Timed:
-    """A session of one transaction together with the database's clock."""
-
-    def __init__(self, connections: Connections) -> None:
-        self._context = connections.session()
-
-    def __enter__(self) -> tuple[Session, datetime]:
-        session = self._context.__enter__()
-        return session, db.now(session)
-
-    def __exit__(self, kind: object, value: object, trace: object) -> None:
-        self._context.__exit__(kind, value, trace)  # type: ignore[arg-type]
 
 
 class _Runner(threading.Thread):
@@ -694,6 +797,11 @@ class _Runner(threading.Thread):
         with self._changed:
             self._changed.notify()
 
+    def rows(self) -> int:
+        """Rows of the jobs that are not done, as far as is known."""
+        with self._changed:
+            return sum(job.size for job in self._jobs)
+
     def left(self) -> list[Job]:
         """Jobs that are not done."""
         with self._changed:
@@ -709,8 +817,12 @@ class _Runner(threading.Thread):
             try:
                 self._step(job)
                 backoff = 0.1
-            except (DisparoError, DBAPIError) as err:
-                sender.tell("sending_waits", err)
+            except Exception as err:
+                if isinstance(err, DisparoError | DBAPIError):
+                    sender.tell("sending_waits", err)
+                else:
+                    # A fault of ours must not leave the app's jobs without anybody.
+                    logger.exception("runner_failed", app_id=self._app_id)
                 self._pause(backoff)
                 backoff = min(2.0, backoff * 2)
 
@@ -729,11 +841,12 @@ class _Runner(threading.Thread):
         route = sender.route(self._app_id)
         if sender.is_held_up():
             return self._pause(STOPS_SECONDS)
+        sender.put_back_unknown_claims(self._app_id)
         with self._changed:
             wanted = sum(one.size for one in self._jobs)
         room = min(wanted, sender.room(route.rate))
         if room <= 0:
-            return self._pause(0.005)
+            return None
         granted = sender.acquire(self._app_id, room, route.rate)
         asked_at = time.monotonic()
         if isinstance(granted, Stopped):
@@ -742,8 +855,9 @@ class _Runner(threading.Thread):
             return self._pause(min(granted.seconds, STOPS_SECONDS))
         at, left = asked_at + granted.wait_seconds, granted.n
         while left and job is not None:
+            claimed_at = boot_clock()
             rows = sender.claim(job, left)
-            sender.dispatch(rows, route, at, granted.interval_seconds)
+            sender.dispatch(rows, route, at, granted.interval_seconds, claimed_at)
             at += len(rows) * granted.interval_seconds
             left -= len(rows)
             if left:

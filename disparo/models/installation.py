@@ -21,6 +21,10 @@ class Installation(Base):
     #: Grows while sending; mirrored outside the database, it tells a restored backup from the present.
     send_epoch: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
     created_at: Mapped[CreatedAt]
+    #: The latest instant that the scheduler saw on this database's clock.
+    clock_at: Mapped[Instant | None]
+    #: The oldest revision whose code still runs on these tables; moved by a revision that removes something.
+    oldest_code: Mapped[str] = mapped_column(server_default=text("'0001'"))
 
 
 class Action(Base):

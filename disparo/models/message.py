@@ -36,6 +36,13 @@ class Message(Base):
             "due_at",
             postgresql_where=text("status = 'pending' AND due_at IS NOT NULL"),
         ),
+        # What jobs in the queue name by id.
+        Index(
+            "ix_messages_released",
+            "app_id",
+            "released_at",
+            postgresql_where=text("status = 'pending' AND released_at IS NOT NULL"),
+        ),
         Index("ix_messages_sending", "claimed_at", postgresql_where=text("status = 'sending'")),
         Index(
             "ix_messages_undecided", "campaign_id", postgresql_where=text("status IN ('sending', 'unknown')")
@@ -84,6 +91,7 @@ class Message(Base):
     attempts: Mapped[int] = mapped_column(server_default=text("0"))
     #: How often it was claimed: which claim an answer belongs to, and what stops a row that kills its worker.
     claims: Mapped[int] = mapped_column(server_default=text("0"))
+    #: The worker that holds its job or claimed it last.
     claimed_by: Mapped[str | None]
     claimed_at: Mapped[Instant | None]
     #: The provider's id of the message.

@@ -6,6 +6,7 @@
 --
 -- KEYS[1]  the next free instant of the app
 -- KEYS[2]  the stop of the app, if one is in force
+-- KEYS[3]  the cool-down of the app, if there was one: the instants of its end and of its beginning
 -- ARGV[1]  permits wanted, 1 to 500
 -- ARGV[2]  microseconds between two permits, a decimal number
 -- ARGV[3]  horizon: no permit later than this many microseconds from now
@@ -20,23 +21,44 @@ if stop then
 end
 
 local wanted, interval, horizon = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local latest = now + horizon
+-- Where nothing is known, permits granted before may lie ahead of us by the horizon at most, and the next one
+-- is an interval later (a second is enough: the rate is per second).
+local careful = latest + math.ceil(math.min(interval, 1000000))
 local free = redis.call('GET', KEYS[1])
 if free then
   free = tonumber(free)
+  -- Further ahead than any grant leaves it: this server's clock was set back, or the rate was raised.
+  if free > latest + math.ceil(interval) then
+    free = careful
+  end
 else
-  -- Redis is new or was emptied: permits granted before may lie ahead of us by the horizon at most, and
-  -- the next one is an interval later (a second is enough: the rate is per second).
-  free = now + horizon + math.ceil(math.min(interval, 1000000))
+  -- Redis is new or was emptied.
+  free = careful
 end
 -- What was not used is gone: catching up would be a burst.
 if free < now then
   free = now
 end
-local latest = now + horizon
-if free > latest then
-  redis.call('SET', KEYS[1], string.format('%.0f', free))
-  return {1, string.format('%.0f', now), string.format('%.0f', free)}
+local first = free
+local cool = redis.call('GET', KEYS[3])
+if cool then
+  local till, since = string.match(cool, '(%d+) (%d+)')
+  till, since = tonumber(till), tonumber(since)
+  if now < since then
+    -- This server's clock was set back: the cool-down lasts no longer for that.
+    till = now + till - since
+    redis.call('SET', KEYS[3], string.format('%.0f %.0f', till, now))
+  end
+  if till < now then
+    redis.call('DEL', KEYS[3])
+  end
+  first = math.max(free, till)
 end
-local n = math.min(wanted, math.floor((latest - free) / interval) + 1)
-redis.call('SET', KEYS[1], string.format('%.0f', free + math.ceil(n * interval)))
-return {0, string.format('%.0f', now), string.format('%.0f', free), n}
+if first > latest then
+  redis.call('SET', KEYS[1], string.format('%.0f', free))
+  return {1, string.format('%.0f', now), string.format('%.0f', first)}
+end
+local n = math.min(wanted, math.floor((latest - first) / interval) + 1)
+redis.call('SET', KEYS[1], string.format('%.0f', first + math.ceil(n * interval)))
+return {0, string.format('%.0f', now), string.format('%.0f', first), n}

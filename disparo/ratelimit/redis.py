@@ -14,9 +14,11 @@ from disparo.ratelimit import Permits, Stopped, Wait
 _SCRIPT = (Path(__file__).parent / "gcra.lua").read_text(encoding="utf-8")
 _COOL_DOWN = """
 local clock = redis.call('TIME')
-local free = clock[1] * 1000000 + clock[2] + tonumber(ARGV[1])
-if free > tonumber(redis.call('GET', KEYS[1]) or 0) then
-  redis.call('SET', KEYS[1], string.format('%.0f', free))
+local now = clock[1] * 1000000 + clock[2]
+local till = now + tonumber(ARGV[1])
+local cool = redis.call('GET', KEYS[1])
+if not cool or till > tonumber(string.match(cool, '%d+')) or now < tonumber(string.match(cool, '%d+$')) then
+  redis.call('SET', KEYS[1], string.format('%.0f %.0f', till, now))
 end
 """
 #: Present while Redis still holds what Disparo put there; missing once it was emptied.
@@ -58,7 +60,7 @@ class RedisRateLimiter:
         interval = 1_000_000 / rate
         try:
             kind, now, first, *n = self._script(
-                keys=[_key(app_id, "free"), _key(app_id, "stop")],
+                keys=[_key(app_id, "free"), _key(app_id, "stop"), _key(app_id, "cool")],
                 args=[permits, repr(interval), round(horizon_seconds * 1_000_000)],
             )
         except RedisError as err:
@@ -96,7 +98,7 @@ class RedisRateLimiter:
     def cool_down(self, app_id: int, seconds: float) -> None:
         """Grant no permit of the app before ``seconds`` from now."""
         try:
-            self._cool_down(keys=[_key(app_id, "free")], args=[round(seconds * 1_000_000)])
+            self._cool_down(keys=[_key(app_id, "cool")], args=[round(seconds * 1_000_000)])
         except RedisError as err:
             raise unavailable(err) from err
 

@@ -8,11 +8,14 @@ from disparo.connections import Connections
 logger = log.get(__name__)
 
 
-def run(_connections: Connections, session: Session) -> None:
+def run(connections: Connections, session: Session) -> None:
     """One page of each a time."""
     now = db.now(session)
+    if recovery.notice_clock_set_back(session, now):
+        logger.warning("clock_set_back", hint="what was due before is due now; look after PostgreSQL's clock")
+    lost = recovery.release_lost(session, connections.queue.is_empty(), now)
     silent = recovery.hand_back_silent(session, now)
     expired = recovery.expire_leases(session, now)
     recovery.forget_old_workers(session)
-    if silent or expired:
-        logger.warning("recovered", silent_batches=silent, expired_leases=expired)
+    if lost or silent or expired:
+        logger.warning("recovered", lost_jobs=lost, silent_batches=silent, expired_leases=expired)

@@ -45,7 +45,8 @@ def batch(session: Session, campaign: Campaign) -> Batch:
 @pytest.fixture
 def rows(session: Session, batch: Batch, now: datetime) -> list[Claimed]:
     """All six rows of the batch, claimed by ``dead``."""
-    job = Job(batch.app_id, "marketing", batch_id=batch.id, size=batch.size)
+    job = batches.take(session, batch.id, "dead", now)
+    assert job is not None
     return batches.claim(session, job, 10, "dead", now)
 
 
@@ -193,12 +194,13 @@ def test_batches_of_which_nobody_took_rows_for_a_minute_are_handed_back(
     assert recovery.hand_back_silent(session, now + batches.SILENT_AFTER) == 0
     batches.take(session, job.batch_id, "w", now + 50 * SECOND)
     assert recovery.hand_back_silent(session, now + batches.SILENT_AFTER + SECOND) == 0
-    batches.claim(session, job, 2, "w", now + 100 * SECOND)
+    batches.hold_on(session, "another", now + 109 * SECOND)
+    batches.hold_on(session, "w", now + 100 * SECOND)
     assert recovery.hand_back_silent(session, now + 160 * SECOND) == 0
     assert recovery.hand_back_silent(session, now + 161 * SECOND) == 1
     (again,) = batches.release(session, now + 161 * SECOND)
     assert again == job
-    assert len(batches.claim(session, job, 10, "w", now + 161 * SECOND)) == 4
+    assert len(batches.claim(session, job, 10, "w", now + 161 * SECOND)) == 6
 
 
 def test_everything_named_is_named_again_after_redis_was_emptied(
