@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
 from sqlalchemy import TextClause, text
 from sqlalchemy.orm import Session
@@ -283,8 +282,7 @@ def claim(session: Session, job: Job, limit: int, owner: str, now: datetime) -> 
         }
         | ({"ids": list(job.message_ids)} if job.batch_id is None else {"batch_id": job.batch_id}),
     ).all()
-    claimed = sorted((Claimed(*row) for row in rows), key=lambda row: row.id)
-    return claimed
+    return sorted((Claimed(*row) for row in rows), key=lambda row: row.id)
 
 
 def claimed_by(session: Session, app_id: int, owner: str) -> list[tuple[int, int]]:
@@ -298,12 +296,15 @@ def claimed_by(session: Session, app_id: int, owner: str) -> list[tuple[int, int
     return [(message_id, claim) for message_id, claim in rows]
 
 
-def hold_on(session: Session, holder: str, now: datetime) -> None:
-    """Say that a worker is at work on the batches that it holds."""
-    session.execute(
-        text("UPDATE batches SET held_at = :now WHERE holder = :holder AND state = 'released'"),
-        {"holder": holder, "now": now},
-    )
+def hold_on(session: Session, holder: str, batch_ids: Sequence[int], now: datetime) -> None:
+    """Say that a worker is at work on these batches, those of them that it still holds."""
+    if batch_ids:
+        session.execute(
+            text("""
+                UPDATE batches SET held_at = :now
+                WHERE id = ANY(:ids) AND holder = :holder AND state = 'released'"""),
+            {"ids": list(batch_ids), "holder": holder, "now": now},
+        )
 
 
 def finish(session: Session, job: Job, now: datetime) -> None:

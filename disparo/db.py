@@ -27,6 +27,14 @@ NAMING = {
 #: itself refuses the address.
 _NOT_SET_UP = ("42501", "25006", "3F000", None)
 
+#: A server whose host or network is gone answers nothing at all; without these a statement would wait for it two hours.
+_NOTICE_LOSS = {
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 8_000,  # milliseconds
+}
+
 BigId = Annotated[int, mapped_column(BigInteger, Identity(), primary_key=True)]
 #: An aware instant, UTC.
 Instant = Annotated[datetime, mapped_column(DateTime(timezone=True))]
@@ -81,7 +89,12 @@ def make_engine(url: str, *, name: str = "disparo", pool_size: int = 5, pre_ping
         max_overflow=5,
         pool_pre_ping=pre_ping,
         # A server-side prepared statement does not survive PgBouncer's transaction mode.
-        connect_args={"application_name": name, "connect_timeout": 5, "prepare_threshold": None},
+        connect_args={
+            "application_name": name,
+            "connect_timeout": 5,
+            "prepare_threshold": None,
+            **{name: value for name, value in _NOTICE_LOSS.items() if name not in parsed.query},
+        },
     )
 
 

@@ -5,6 +5,7 @@ the scheduler, and one that comes twice finds nothing to claim.
 """
 
 import logging
+import socket
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,6 +25,19 @@ SEND_MESSAGES = "disparo.send_messages"
 
 #: A job is shorter than this by far; Redis hands out what is unacknowledged for longer a second time.
 VISIBILITY_TIMEOUT_SECONDS = 3600
+
+
+#: A gateway that forgot a connection tells nobody; without these the consumer would wait half a minute for it.
+_NOTICE_LOSS = {
+    getattr(socket, name): value
+    for name, value in (
+        ("TCP_KEEPIDLE", 5),
+        ("TCP_KEEPINTVL", 2),
+        ("TCP_KEEPCNT", 3),
+        ("TCP_USER_TIMEOUT", 5_000),  # milliseconds
+    )
+    if hasattr(socket, name)
+}
 
 
 class _Connection(Connection):
@@ -102,6 +116,7 @@ def make_celery(name: str, redis_url: str) -> Celery:
             "socket_timeout": 10,
             "socket_connect_timeout": 5,
             "socket_keepalive": True,
+            "socket_keepalive_options": _NOTICE_LOSS,
             "health_check_interval": 10,
             "queue_order_strategy": "priority",
         },

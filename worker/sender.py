@@ -30,6 +30,7 @@ import disparo
 from disparo import apps, batches, db, log, recovery, retry
 from disparo.batches import Claimed, Job, Outcome
 from disparo.campaigns import compile_message
+from disparo.clock import boot_clock
 from disparo.connections import Connections
 from disparo.errors import DatabaseUnavailable, DisparoError, InputError, RedisUnavailable, SettingsError
 from disparo.gupshup.answers import Judgement, judge
@@ -62,9 +63,6 @@ START_SECONDS = recovery.LEASE.total_seconds() - 1.25 * DEADLINE_SECONDS
 HEARTBEAT_SECONDS = 1.0
 #: How long the database's clock is counted on without asking again.
 CLOCK_SECONDS = 1.0
-
-# Counts also while the machine sleeps, which monotonic time on Linux does not.
-_BOOT_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 #: Stops in force, and campaigns that do not run any more of which rows may be claimed.
 _STOPS = text("""
@@ -118,11 +116,6 @@ class _Ready:
     claimed_at: float
     row: Claimed
     route: Route
-
-
-def boot_clock() -> float:
-    """Seconds since the machine started, the time that it slept included."""
-    return time.clock_gettime(_BOOT_CLOCK)
 
 
 def process_name() -> str:
@@ -687,7 +680,12 @@ class Sender:
         }
         with self._session() as (session, now):
             session.execute(_ALIVE, values | {"now": now})
-            batches.hold_on(session, self.name, now)
+            batches.hold_on(session, self.name, self._batches_in_hand(), now)
+
+    def _batches_in_hand(self) -> list[int]:
+        with self._mutex:
+            runners = list(self._runners.values())
+        return [job.batch_id for runner in runners for job in runner.left() if job.batch_id is not None]
 
     def _settle_dead(self) -> None:
         for found in journal.dead(self._folder):

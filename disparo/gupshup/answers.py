@@ -82,6 +82,11 @@ class _RepeatedKeyError(ValueError):
 
 
 _ID = re.compile(r"[\x21-\x7e]{1,255}")
+#: The answer to a sent message as the provider's pages show it, to the letter: its id and the recipient's.
+_AS_DOCUMENTED = re.compile(
+    rb'\{"messages":\[\{"id":"([\w.:=-]{1,255})"\}\],"messaging_product":"whatsapp",'
+    rb'"contacts":\[\{"input":"\+?[0-9]{1,32}","wa_id":"([0-9]{1,32})"\}\]\}'
+)
 _CODE = re.compile(r"[0-9]{1,10}")
 _CODE_IN_TEXT = re.compile(r"\(#([0-9]{1,10})\)")
 _SECONDS = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?")
@@ -120,6 +125,9 @@ def judge(
         rule = table.lookup("connection_failed" if failure is Failure.NOT_CONNECTED else failure.value)
         return _refused(answer, rule, rule.code, answer.detail, None)
 
+    if status == 200 and answer.failure is None and (told := _AS_DOCUMENTED.fullmatch(answer.body)):
+        # A quarter of the cost of reading it as any JSON.
+        return _acceptance(answer, table, told[1].decode(), told[2].decode())
     document = _parse(answer.body) if answer.failure is None else None
     if 200 <= status <= 299 and (accepted := _accepted(document, answer, table)) is not None:
         return accepted
@@ -150,18 +158,29 @@ def _accepted(document: Any, answer: Answer, table: Table) -> Judgement | None:
     gs_id = _identifier(message.get("id"))
     if gs_id is None:
         return None
-    rule = table.lookup("accepted")
+    return _acceptance(
+        answer,
+        table,
+        gs_id,
+        _identifier(_first(document.get("contacts")).get("wa_id")),
+        _identifier(message.get("message_status")),
+    )
+
+
+def _acceptance(
+    answer: Answer, table: Table, gs_id: str, wa_id: str | None, message_status: str | None = None
+) -> Judgement:
     return Judgement(
         verdict=Verdict.ACCEPTED,
         code=None,
         reason="",
         hint="",
         gs_id=gs_id,
-        wa_id=_identifier(_first(document.get("contacts")).get("wa_id")),
-        message_status=_identifier(message.get("message_status")),
+        wa_id=wa_id,
+        message_status=message_status,
         retry_after_seconds=None,
         http_status=answer.http_status,
-        rule=rule,
+        rule=table.lookup("accepted"),
     )
 
 

@@ -10,9 +10,16 @@ import re
 import socket
 import ssl
 import threading
-import time
 import weakref
-from http.client import HTTPException
+from http.client import (
+    CONTINUE,
+    NO_CONTENT,
+    NOT_MODIFIED,
+    HTTPException,
+    HTTPMessage,
+    HTTPResponse,
+    UnknownProtocol,
+)
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -23,8 +30,10 @@ from requests.utils import DEFAULT_CA_BUNDLE_PATH
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError, NameResolutionError, NewConnectionError
+from urllib3.util.ssltransport import SSLTransport
 
 from disparo import __version__
+from disparo.clock import boot_clock
 from disparo.errors import SettingsError
 from disparo.gupshup.answers import Answer, Failure
 
@@ -33,31 +42,67 @@ from disparo.gupshup.answers import Answer, Failure
 IDLE_SECONDS = 15.0
 #: Requests ready for use, by address and token; a few apps per installation, and tokens change.
 _PREPARED_MAX = 64
+#: Bytes that may come with an answer's body: headers, interim answers, the frames of chunks, trailers.
+_AROUND_BODY = 64 * 1024
 
-# Counts also while the machine sleeps, which monotonic time on Linux does not.
-_BOOT_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 _TOKEN = re.compile(r"[\x21-\x7e]+(?: [\x21-\x7e]+)?")
+_LENGTH = re.compile(r"[0-9]{1,18}")
+# RFC 9110, section 5.1: a name is a token, right before the colon. No continued lines.
+_HEADER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\r\n\0]*?)[ \t]*\r?\n")
+_HEADERS_MAX, _HEADER_BYTES = 100, 65_536
 _PROXY_SCHEMES = ("http", "https")
+
+
+class _TooLongError(OSError):
+    """More has come than any answer of the provider holds, wherever in the answer it stands."""
 
 
 class _Exchange(threading.local):
     """The POST that this thread is making: when it must be over, and whether it has begun to write."""
 
     ends_at: float = 0.0
+    slack: float = 0.0
     connect_seconds: float = 0.0
     written: bool = False
+    #: Bytes that may still be received.
+    room: int = 0
+    connection: "_Connection | None" = None
 
-    def begin(self, connect_seconds: float, deadline_seconds: float) -> None:
-        self.ends_at = time.monotonic() + deadline_seconds
+    def begin(self, connect_seconds: float, deadline_seconds: float, room: int) -> None:
+        self.ends_at = boot_clock() + deadline_seconds
+        self.slack = deadline_seconds / 40
         self.connect_seconds = connect_seconds
         self.written = False
+        self.room = room
+        self.connection = None
 
     def seconds_left(self) -> float:
         """Time for the next operation; ``TimeoutError`` when the deadline has passed, which ends it."""
-        left = self.ends_at - time.monotonic()
+        left = self.ends_at - boot_clock()
         if left <= 0:
             raise TimeoutError("the deadline has passed")
         return left if self.written else min(left, self.connect_seconds)
+
+    def arm(self, sock: socket.socket) -> None:
+        """Give the next operation of ``sock`` the time that is left, to within a fortieth of the whole.
+
+        Setting it is a system call, at which all other threads of a busy process take their turn first.
+        """
+        left, timeout = self.seconds_left(), sock.gettimeout()
+        if timeout is None or abs(timeout - left) > self.slack:
+            sock.settimeout(left)
+
+    def receive(self, size: int) -> int:
+        """Count ``size`` bytes that came, whatever they are: headers and trailers have no end of their own."""
+        self.room -= size
+        if self.room < 0:
+            raise _TooLongError("the answer is longer than any answer of the provider")
+        return size
+
+    def hang_up(self) -> None:
+        """Close the connection of this POST, so that the next one begins with another."""
+        if self.connection is not None:
+            self.connection.close()
 
 
 _exchange = _Exchange()
@@ -70,21 +115,27 @@ class _Socket(socket.socket):
     ends its headers is cut at the deadline, without a second thread that closes other threads' sockets.
     """
 
+    def settimeout(self, value: float | None) -> None:
+        if value != self.gettimeout():
+            super().settimeout(value)
+
     def recv(self, *args: Any) -> bytes:
-        self.settimeout(_exchange.seconds_left())
-        return super().recv(*args)
+        _exchange.arm(self)
+        data = super().recv(*args)
+        _exchange.receive(len(data))
+        return data
 
     def recv_into(self, *args: Any) -> int:
-        self.settimeout(_exchange.seconds_left())
-        return super().recv_into(*args)
+        _exchange.arm(self)
+        return _exchange.receive(super().recv_into(*args))
 
     def send(self, *args: Any) -> int:
-        self.settimeout(_exchange.seconds_left())
+        _exchange.arm(self)
         return super().send(*args)
 
     def sendall(self, *args: Any) -> None:
         # The timeout of sendall is for all of it, however little the other side takes at a time.
-        self.settimeout(_exchange.seconds_left())
+        _exchange.arm(self)
         super().sendall(*args)
 
 
@@ -92,26 +143,80 @@ class _TLSSocket(ssl.SSLSocket):
     """The same over TLS, where ``sendall`` of the base class calls ``send``."""
 
     def do_handshake(self, block: bool = False) -> None:
-        self.settimeout(_exchange.seconds_left())
+        _exchange.arm(self)
         super().do_handshake(block)
 
     def recv(self, *args: Any) -> bytes:
-        self.settimeout(_exchange.seconds_left())
-        return super().recv(*args)
+        _exchange.arm(self)
+        data = super().recv(*args)
+        _exchange.receive(len(data))
+        return data
 
     def recv_into(self, *args: Any) -> int:
-        self.settimeout(_exchange.seconds_left())
-        return super().recv_into(*args)
+        _exchange.arm(self)
+        return _exchange.receive(super().recv_into(*args))
 
     def send(self, *args: Any) -> int:
-        self.settimeout(_exchange.seconds_left())
+        _exchange.arm(self)
         return super().send(*args)
+
+
+class _Response(HTTPResponse):
+    """The final answer: interim ones are skipped, and lines among the headers that are none refused."""
+
+    def _read_status(self) -> tuple[str, int, str]:
+        # The base class skips a 100 only. After a 102 or 103 taken for the answer, the answer itself would
+        # be read as the next message's (RFC 9110, section 15.2: any number of 1xx come before it).
+        version, status, reason = super()._read_status()  # type: ignore[misc]
+        return version, CONTINUE if 101 < status < 200 else status, reason
+
+    def begin(self) -> None:
+        # The base class parses headers as those of an e-mail, at a sixth of the cost of a whole POST, and
+        # takes a line that is none for their end.
+        if self.headers is not None:
+            return
+        status = CONTINUE
+        while status == CONTINUE:
+            version, status, reason = self._read_status()
+            headers = self._read_headers()
+        if version != "HTTP/1.0" and not version.startswith("HTTP/1."):
+            raise UnknownProtocol(version)
+        self.code = self.status = status
+        self.reason = reason.strip()
+        self.version = 10 if version == "HTTP/1.0" else 11
+        self.headers = self.msg = headers
+        self.chunked = headers.get("transfer-encoding", "").lower() == "chunked"
+        self.chunk_left = None
+        self.will_close = self._check_close()
+        length = headers.get("content-length", "")
+        # A sign is wrong and understood; such a connection is not used again.
+        self.length = (
+            int(length) if _LENGTH.fullmatch(length.removeprefix("+")) and not self.chunked else None
+        )
+        if status < 200 or status in (NO_CONTENT, NOT_MODIFIED):
+            self.length = 0
+        if self.length is None and not self.chunked:
+            self.will_close = True
+
+    def _read_headers(self) -> HTTPMessage:
+        headers = HTTPMessage()
+        for _ in range(_HEADERS_MAX):
+            line = self.fp.readline(_HEADER_BYTES + 1)
+            if line in (b"\r\n", b"\n"):
+                return headers
+            header = _HEADER.fullmatch(line)
+            if header is None or len(line) > _HEADER_BYTES:
+                raise HTTPException("a line among the headers of the answer is no header")
+            headers[header[1].decode()] = header[2].decode("latin-1")
+        raise HTTPException(f"the answer has more than {_HEADERS_MAX} headers")
 
 
 class _Connection(HTTPConnection):
     """A connection that knows when its first byte is about to leave, and how long it was idle."""
 
+    response_class = _Response
     _used_at = 0.0
+    _unsent: list[bytes] | None = None
 
     def _new_conn(self) -> socket.socket:
         # Name resolution has only the resolver's own time limit; nothing has been sent then.
@@ -142,23 +247,48 @@ class _Connection(HTTPConnection):
     @property
     def is_connected(self) -> bool:
         # A readable idle connection was closed by the other side, or holds what nobody asked for.
-        return time.clock_gettime(_BOOT_CLOCK) - self._used_at < IDLE_SECONDS and super().is_connected
+        return (
+            boot_clock() - self._used_at < IDLE_SECONDS
+            and super().is_connected
+            and not _holds_unread(self.sock)
+        )
 
     def request(self, *args: Any, **kwargs: Any) -> None:
+        _exchange.connection = self
         if self.sock is None:
             self.connect()
+        # Head and body leave together: one packet and one system call, not two.
+        self._unsent = []
+        try:
+            super().request(*args, **kwargs)
+            data = b"".join(self._unsent)
+        finally:
+            self._unsent = None
         _exchange.seconds_left()
         _exchange.written = True
-        super().request(*args, **kwargs)
+        self.send(data)
+
+    def send(self, data: Any) -> None:
+        if self._unsent is None:
+            super().send(data)
+        else:
+            self._unsent.append(data)
 
     def getresponse(self) -> Any:
         response = super().getresponse()
-        self._used_at = time.clock_gettime(_BOOT_CLOCK)
+        self._used_at = boot_clock()
         return response
 
 
 class _TLSConnection(_Connection, HTTPSConnection):
     """The same over TLS."""
+
+
+def _holds_unread(sock: Any) -> bool:
+    """Whether decrypted bytes wait above the kernel's socket, where looking at that does not show them."""
+    if isinstance(sock, SSLTransport):  # TLS inside the TLS of a proxy
+        return sock.incoming.pending > 0 or sock.sslobj.pending() > 0 or _holds_unread(sock.socket)
+    return isinstance(sock, ssl.SSLSocket) and sock.pending() > 0
 
 
 class _Pool(HTTPConnectionPool):
@@ -203,6 +333,12 @@ class _Adapter(HTTPAdapter):
         if pool is None:
             pool = self.pools[request.url] = super().get_connection_with_tls_context(request, *args, **kwargs)
         return pool
+
+    def build_response(self, _request: requests.PreparedRequest, response: Any) -> requests.Response:
+        # Status, headers and stream: nobody reads the cookies, the encoding and the rest of it.
+        built = requests.Response()
+        built.status_code, built.headers, built.raw = response.status, response.headers, response
+        return built
 
     def close(self) -> None:
         for pool in self.pools.values():
@@ -255,7 +391,8 @@ class Client:
     """Posts ready bytes, from any number of threads, each with connections of its own.
 
     Never follows a redirect, never sends a request again, reads no proxy or certificate from the
-    environment, and tells of each POST whether anything of it can have been sent.
+    environment, and tells of each POST whether anything of it can have been sent. A connection is used
+    again only after an answer whose end is beyond doubt, so that no message gets another one's answer.
 
     After a fork the child begins with connections of its own.
     """
@@ -306,7 +443,7 @@ class Client:
         A connection that the server closed while it was idle is noticed before it is written to,
         unless the closing is still on its way: then it is ``no_answer``, since it cannot be known.
         All of it ends by the deadline but the resolution of the host's name, which has the resolver's own
-        limit; nothing is written when that comes too late.
+        limit. Nothing is written after the deadline, which runs on while the machine sleeps.
 
         Args:
           url: As made by ``endpoint``.
@@ -320,15 +457,16 @@ class Client:
         prepared = line.prepare(url, token)
         prepared.body = body
         prepared.headers["Content-Length"] = str(len(body))
-        _exchange.begin(self._connect_seconds, self._deadline_seconds)
+        _exchange.begin(self._connect_seconds, self._deadline_seconds, self._max_body + _AROUND_BODY)
         response: requests.Response | None = None
         received = bytearray()
-        whole = False
+        whole = sound = False
         try:
             response = line.adapter.send(
                 prepared, stream=True, timeout=self._deadline_seconds, proxies=self._proxies
             )
             whole = self._read(response.raw, received)
+            sound = whole and _is_plain(response.raw, received)
         except Exception as err:
             if not _exchange.written and not isinstance(
                 err, requests.RequestException | HTTPError | HTTPException | OSError | ValueError
@@ -338,6 +476,8 @@ class Client:
             return _broken(err, response, bytes(received), token)
         finally:
             prepared.body = None
+            if not sound:
+                _exchange.hang_up()
             if response is not None and not whole:
                 response.raw.close()
         failure = None if whole else Failure.TOO_LARGE
@@ -370,13 +510,12 @@ class Client:
         """
         while len(received) <= self._max_body:
             data = raw.read(self._max_body + 1 - len(received), decode_content=False)
-            if not data:
-                return True
             received += data
-            if raw.length_remaining == 0:
-                return len(received) <= self._max_body
+            if not data or raw.length_remaining == 0:
+                break
+        whole = len(received) <= self._max_body
         del received[self._max_body :]
-        return False
+        return whole
 
 
 def endpoint(base_url: str, app_id: str) -> str:
@@ -414,16 +553,33 @@ def endpoint(base_url: str, app_id: str) -> str:
     return f"{base_url.rstrip('/')}/partner/app/{quote(app_id, safe='')}/v3/message"
 
 
+def _is_plain(raw: Any, body: bytes | bytearray) -> bool:
+    """Whether it is beyond doubt where an answer that was read whole ended, so that the next one may follow.
+
+    Its length is told once, and what came is empty or an object, as every answer of the provider is. Others
+    come from somebody in between, who may have counted wrong, and the rest would be read as the next answer.
+    """
+    told = raw.headers.getlist("content-length") + raw.headers.getlist("transfer-encoding")
+    if raw.status in (101, 204, 304):  # these have no body, whatever they say
+        return raw.status != 101 and told in ([], ["0"])
+    if len(told) != 1 or not (told[0].lower() == "chunked" or _LENGTH.fullmatch(told[0])):
+        return False
+    document = body.strip()
+    return not document or (document[:1] == b"{" and document[-1:] == b"}")
+
+
 def _broken(err: Exception, response: requests.Response | None, body: bytes, token: str) -> Answer:
     """The answer of an exchange that ended with ``err``."""
     bottom: BaseException = err
-    while (below := bottom.__cause__ or bottom.__context__) is not None:
+    while below := bottom.__cause__ or (not bottom.__suppress_context__ and bottom.__context__):
         bottom = below
     detail = _words(bottom).replace(token, "[token]")
     if not _exchange.written:
         failure = Failure.NOT_CONNECTED
-    elif isinstance(bottom, TimeoutError) or time.monotonic() >= _exchange.ends_at:
+    elif isinstance(bottom, TimeoutError) or boot_clock() >= _exchange.ends_at:
         failure, detail = Failure.DEADLINE, "no complete answer within the deadline"
+    elif isinstance(bottom, _TooLongError):
+        failure = Failure.TOO_LARGE
     else:
         failure = Failure.NO_ANSWER if response is None else Failure.CUT_ANSWER
     if response is None:
@@ -438,6 +594,10 @@ def _words(err: BaseException) -> str:
         return f"the host name cannot be resolved: {err.strerror}"
     if isinstance(err, TimeoutError):
         return "the connection timed out"
+    if type(err) is HTTPException:
+        return str(err)
+    if isinstance(err, ssl.SSLError) and err.reason:
+        return f"TLS failed: {err.reason.replace('_', ' ').lower()}"
     if isinstance(err, OSError):
         return err.strerror or str(err) or type(err).__name__
     return f"{type(err).__name__}: {err}"

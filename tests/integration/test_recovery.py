@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 
 import pytest
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, select, text
 from sqlalchemy.orm import Session
 
 from disparo import batches, counters, recovery
@@ -194,8 +194,8 @@ def test_batches_of_which_nobody_took_rows_for_a_minute_are_handed_back(
     assert recovery.hand_back_silent(session, now + batches.SILENT_AFTER) == 0
     batches.take(session, job.batch_id, "w", now + 50 * SECOND)
     assert recovery.hand_back_silent(session, now + batches.SILENT_AFTER + SECOND) == 0
-    batches.hold_on(session, "another", now + 109 * SECOND)
-    batches.hold_on(session, "w", now + 100 * SECOND)
+    batches.hold_on(session, "another", [job.batch_id], now + 109 * SECOND)
+    batches.hold_on(session, "w", [job.batch_id], now + 100 * SECOND)
     assert recovery.hand_back_silent(session, now + 160 * SECOND) == 0
     assert recovery.hand_back_silent(session, now + 161 * SECOND) == 1
     (again,) = batches.release(session, now + 161 * SECOND)
@@ -212,3 +212,336 @@ def test_everything_named_is_named_again_after_redis_was_emptied(
     assert batches.release(session, now) == []
     assert recovery.release_everything_again(session) == len(jobs)
     assert batches.release(session, now) == jobs
+
+
+# -- lost jobs --------------------------------------------------------------------------------------------
+
+LOST = recovery.LOST_AFTER + SECOND
+
+
+@pytest.fixture
+def released(session: Session, campaign: Campaign, now: datetime) -> list[Job]:
+    """A single message and the one batch of the campaign, released at ``now``."""
+    make_message(session, session.get_one(App, campaign.app_id), due_at=now)
+    jobs = batches.release(session, now)
+    assert [job.batch_id is None for job in jobs] == [True, False]
+    return jobs
+
+
+def hold(session: Session, job: Job, worker: str, now: datetime) -> None:
+    if job.batch_id is not None:
+        assert batches.take(session, job.batch_id, worker, now) == job
+    else:
+        assert batches.take_messages(session, job.message_ids, worker) == job.lane
+
+
+def test_jobs_that_nobody_took_are_named_again_when_the_queues_are_empty(
+    session: Session, released: list[Job], now: datetime
+) -> None:
+    assert recovery.release_lost(session, True, now + recovery.LOST_AFTER) == 0
+    assert recovery.release_lost(session, False, now + LOST) == 0
+    assert batches.release(session, now + LOST) == []
+    assert recovery.release_lost(session, True, now + LOST) == 2
+    assert batches.release(session, now + LOST) == released
+    # Named anew, they are given the same time again.
+    assert recovery.release_lost(session, True, now + LOST + recovery.LOST_AFTER) == 0
+    assert recovery.release_lost(session, True, now + 2 * LOST) == 2
+
+
+def test_jobs_that_a_living_worker_holds_are_not_lost(
+    session: Session, released: list[Job], now: datetime
+) -> None:
+    alive = make_worker(session, now, "alive")
+    for job in released:
+        hold(session, job, "alive", now)
+    for seconds in (5, 30, 50):
+        alive.seen_at = now + (seconds - 9) * SECOND
+        session.flush()
+        assert recovery.release_lost(session, True, now + seconds * SECOND) == 0
+    assert batches.release(session, now + 50 * SECOND) == []
+
+
+def test_jobs_whose_worker_was_not_seen_for_ten_seconds_are_lost(
+    session: Session, released: list[Job], now: datetime
+) -> None:
+    later = now + 2 * LOST
+    make_worker(session, later, "another")
+    make_worker(session, later - recovery.ALIVE_WITHIN, "silent")
+    for job, holder in zip(released, ("silent", "gone"), strict=True):
+        hold(session, job, holder, now)
+    assert recovery.release_lost(session, True, later) == 2
+    assert batches.release(session, later) == released
+
+
+def test_rows_that_are_claimed_or_that_no_job_names_are_no_lost_jobs(
+    session: Session, campaign: Campaign, rows: list[Claimed], now: datetime
+) -> None:
+    batches.record(session, [Outcome(rows[0].id, rows[0].claim, Status.PENDING)], now)
+    app = session.get_one(App, campaign.app_id)
+    make_message(session, app, due_at=now)
+    claimed = make_message(session, app, due_at=now, released_at=now)
+    assert batches.claim(session, Job(app.id, "utility", message_ids=(claimed.id,)), 1, "gone", now)
+    job = Job(campaign.app_id, campaign.lane, batch_id=session.scalars(select(Batch.id)).one())
+    batches.finish(session, job, now)
+    assert recovery.release_lost(session, True, now + LOST) == 0
+    assert true_counts(session, campaign) == {"sending": 5, "pending": 1}
+
+
+def test_a_job_that_comes_late_beside_its_second_naming_sends_no_row_twice(
+    session: Session, campaign: Campaign, released: list[Job], now: datetime
+) -> None:
+    _, job = released
+    assert job.batch_id is not None
+    later = now + LOST
+    make_worker(session, later, "second")
+    assert recovery.release_lost(session, True, later) == 2
+    # Between the look and the naming it waits for that.
+    assert batches.take(session, job.batch_id, "first", later) is None
+    assert batches.release(session, later) == released
+    hold(session, job, "first", later)
+    hold(session, job, "second", later)
+    rows = batches.claim(session, job, 2, "first", later)
+    rows += batches.claim(session, job, 3, "second", later)
+    rows += batches.claim(session, job, 9, "first", later)
+    assert [row.claim for row in rows] == [1] * 6
+    assert len({row.id for row in rows}) == 6
+    # The first one dies, and only what it had claimed goes back.
+    assert recovery.settle_dead_worker(session, "first", {}, [], later)["pending"] == 3
+    assert true_counts(session, campaign) == {"sending": 3, "pending": 3}
+
+
+def test_of_single_messages_only_what_a_dead_worker_held_is_named_again(
+    session: Session, campaign: Campaign, now: datetime
+) -> None:
+    campaign.state = "paused"
+    app = session.get_one(App, campaign.app_id)
+    names = ("dead", "alive", "nobody", "claimed", "since")
+    ids = {name: make_message(session, app, due_at=now).id for name in names}
+    batches.release(session, now)
+    batches.take_messages(session, [ids["dead"], ids["claimed"], ids["since"]], "dead")
+    batches.take_messages(session, [ids["alive"]], "alive")
+    # One of them is being sent by another worker, and one was named anew since the dead one had it.
+    assert batches.claim(session, Job(app.id, "utility", message_ids=(ids["claimed"],)), 1, "alive", now)
+    batches.hand_back(session, [], [ids["since"]])
+    assert batches.release(session, now) == [Job(app.id, "utility", message_ids=(ids["since"],))]
+
+    done = recovery.settle_dead_worker(session, "dead", {}, [], now)
+    assert set(done.values()) == {0}
+    assert batches.release(session, now) == [Job(app.id, "utility", message_ids=(ids["dead"],))]
+    assert row_of(session, ids["claimed"]).status == Status.SENDING
+
+
+# -- a machine that stopped -------------------------------------------------------------------------------
+
+
+def test_without_a_whole_journal_nothing_that_was_claimed_is_sent_again(
+    session: Session, campaign: Campaign, batch: Batch, rows: list[Claimed], now: datetime
+) -> None:
+    make_worker(session, now, "dead")
+    started = {row.id: row.claim for row in rows[:3]}
+    answers = [accepted(rows[0])]
+    done = recovery.settle_dead_worker(session, "dead", started, answers, now, whole=False)
+    assert done == {"recorded": 1, "unknown": 5, "pending": 0, "failed": 0, "batches": 1}
+    assert true_counts(session, campaign) == {"accepted": 1, "unknown": 5}
+    asked, unasked = row_of(session, rows[1].id), row_of(session, rows[5].id)
+    assert asked.code == unasked.code == recovery.NO_ANSWER_RECORDED
+    assert asked.reason == "the worker died while the request was under way"
+    assert "may lack the last requests" in str(unasked.reason)
+    assert unasked.settled_at == now
+    assert session.scalars(select(Worker)).all() == []
+    # What it had not claimed is handed back all the same, and nothing else is left to claim.
+    assert session.get_one(Batch, batch.id, populate_existing=True).state == "waiting"
+    (job,) = batches.release(session, now)
+    assert batches.claim(session, job, 10, "next", now) == []
+
+
+def test_settling_it_again_returns_nothing_of_what_became_unknown(
+    session: Session, campaign: Campaign, rows: list[Claimed], now: datetime
+) -> None:
+    started, answers = {rows[1].id: 1}, [accepted(rows[0])]
+    recovery.settle_dead_worker(session, "dead", started, answers, now, whole=False)
+    for whole in (False, True):
+        again = recovery.settle_dead_worker(session, "dead", started, answers, now + SECOND, whole=whole)
+        assert set(again.values()) == {0}
+    assert true_counts(session, campaign) == {"accepted": 1, "unknown": 5}
+
+
+def test_an_answer_of_a_journal_that_is_not_whole_counts_also_after_the_lease(
+    session: Session, campaign: Campaign, rows: list[Claimed], now: datetime
+) -> None:
+    recovery.expire_leases(session, now + recovery.LEASE + SECOND)
+    done = recovery.settle_dead_worker(session, "dead", {}, [accepted(rows[0])], now, whole=False)
+    assert (done["recorded"], done["pending"]) == (1, 0)
+    assert true_counts(session, campaign) == {"accepted": 1, "unknown": 5}
+
+
+def test_jobs_that_a_stopped_machine_held_are_named_again(
+    session: Session, released: list[Job], now: datetime
+) -> None:
+    for job in released:
+        hold(session, job, "dead", now)
+    done = recovery.settle_dead_worker(session, "dead", {}, [], now, whole=False)
+    assert done == {"recorded": 0, "unknown": 0, "pending": 0, "failed": 0, "batches": 1}
+    assert batches.release(session, now) == released
+
+
+# -- heartbeats -------------------------------------------------------------------------------------------
+
+
+def test_a_worker_holds_on_to_the_batches_in_its_hands_and_to_no_other(
+    session: Session, now: datetime
+) -> None:
+    app = make_app(session)
+    mine, dropped, others, done = (
+        make_batch(session, make_campaign(session, app, 1, name=name), held_at=now, **columns)
+        for name, columns in {
+            "mine": {"holder": "w"},
+            "dropped": {"holder": "w"},
+            "others": {"holder": "other"},
+            "done": {"holder": "w", "state": "done"},
+        }.items()
+    )
+    later = now + 30 * SECOND
+    batches.hold_on(session, "w", [mine.id, others.id, done.id, 999_999], later)
+    batches.hold_on(session, "w", [], later + SECOND)
+    session.expire_all()
+    assert [one.held_at for one in (mine, dropped, others, done)] == [later, now, now, now]
+    # Its worker lives, and yet nobody works at it: it is given to another.
+    assert recovery.hand_back_silent(session, now + batches.SILENT_AFTER + SECOND) == 2
+    session.expire_all()
+    assert (mine.state, dropped.state, dropped.holder) == ("released", "waiting", None)
+
+
+# -- a database's clock that is set back ------------------------------------------------------------------
+
+HOUR = timedelta(hours=1)
+
+
+def noticed(session: Session, was: datetime, now: datetime) -> bool:
+    """Whether the second of two looks, at these instants of the database's clock, finds it set back."""
+    assert not recovery.notice_clock_set_back(session, was)
+    return recovery.notice_clock_set_back(session, now)
+
+
+def test_a_clock_that_goes_on_or_jumps_ahead_or_wavers_changes_nothing(
+    session: Session, released: list[Job], now: datetime
+) -> None:
+    single, _ = released
+    later = make_message(session, session.get_one(App, single.app_id), due_at=now + SECOND)
+    assert len(batches.claim(session, single, 1, "w", now + SECOND)) == 1
+    looks = (0, 2, 2, 3600, 3602, 3602 - recovery.CLOCK_SLACK.total_seconds(), 3602)
+    assert not any(recovery.notice_clock_set_back(session, now + n * SECOND) for n in looks)
+    session.expire_all()
+    assert later.due_at == now + SECOND
+    assert row_of(session, single.message_ids[0]).claimed_at == now + SECOND
+    assert session.scalars(select(Batch.released_at)).one() == now
+
+
+def test_a_step_back_is_noticed_once(session: Session, now: datetime) -> None:
+    assert noticed(session, now, now - HOUR)
+    assert not recovery.notice_clock_set_back(session, now - HOUR)
+    assert not recovery.notice_clock_set_back(session, now - HOUR + 2 * SECOND)
+    assert recovery.notice_clock_set_back(session, now - 3 * HOUR)
+
+
+def test_the_first_look_ever_has_nothing_to_compare_with(session: Session, now: datetime) -> None:
+    session.execute(text("DELETE FROM installation"))
+    assert not recovery.notice_clock_set_back(session, now)
+
+
+def test_what_was_due_before_the_clock_was_set_back_is_due(
+    session: Session, campaign: Campaign, now: datetime
+) -> None:
+    app = session.get_one(App, campaign.app_id)
+    long_ago, just_now = (make_message(session, app, due_at=now - n * HOUR) for n in (2, 0))
+    scheduled = make_message(session, app, due_at=now + 5 * HOUR)
+    accepted_one = make_message(session, app, due_at=now, status=Status.ACCEPTED)
+    assert noticed(session, now, now - HOUR)
+    session.expire_all()
+    assert [one.due_at for one in (long_ago, just_now)] == [now - 2 * HOUR, now - HOUR]
+    assert (scheduled.due_at, accepted_one.due_at) == (now + 5 * HOUR, now)
+    assert {
+        row.id
+        for row in batches.claim(
+            session,
+            Job(app.id, "utility", message_ids=(long_ago.id, just_now.id, scheduled.id)),
+            9,
+            "w",
+            now - HOUR,
+        )
+    } == {long_ago.id, just_now.id}
+
+
+def test_jobs_that_were_lost_before_the_clock_was_set_back_are_found(
+    session: Session, released: list[Job], now: datetime
+) -> None:
+    before = now - HOUR
+    assert noticed(session, now + SECOND, before)
+    assert recovery.release_lost(session, True, before + recovery.LOST_AFTER) == 0
+    assert recovery.release_lost(session, True, before + LOST) == 2
+    assert batches.release(session, before + LOST) == released
+
+
+def test_a_silent_batch_of_a_worker_that_died_before_the_clock_was_set_back_is_found(
+    session: Session, released: list[Job], now: datetime
+) -> None:
+    hold(session, released[1], "w", now + SECOND)
+    make_worker(session, now + SECOND, "w")
+    before = now - HOUR
+    assert noticed(session, now + SECOND, before)
+    assert session.scalars(select(Worker.seen_at)).one() == before
+    assert recovery.hand_back_silent(session, before + batches.SILENT_AFTER) == 0
+    # The single message is in nobody's hands; the batch is as long as its worker is counted on.
+    assert recovery.release_lost(session, True, before + LOST) == 1
+    assert recovery.release_lost(session, True, before + recovery.ALIVE_WITHIN + SECOND) == 1
+
+
+def test_a_lease_ends_in_its_time_although_the_clock_was_set_back(
+    session: Session, campaign: Campaign, rows: list[Claimed], now: datetime
+) -> None:
+    before = now - HOUR
+    assert noticed(session, now, before)
+    assert recovery.expire_leases(session, before + recovery.LEASE) == 0
+    assert recovery.expire_leases(session, before + recovery.LEASE + SECOND) == 6
+    assert true_counts(session, campaign) == {"unknown": 6}
+
+
+def test_what_happened_between_the_last_look_and_the_step_back_heals_as_soon(
+    session: Session, campaign: Campaign, rows: list[Claimed], now: datetime
+) -> None:
+    """The look comes every two seconds: a step falls between two of them, and the work goes on until it."""
+    app, step = session.get_one(App, campaign.app_id), now + 1.9 * SECOND
+    make_worker(session, step, "host was lost")
+    new = make_message(session, app, due_at=step)
+    lost = make_message(session, app, due_at=now, released_at=step)
+    batches.record(session, [Outcome(rows[0].id, rows[0].claim, Status.PENDING)], step)
+    session.execute(
+        text("UPDATE messages SET due_at = :step WHERE id = :id"), {"step": step, "id": rows[0].id}
+    )
+    session.execute(text("UPDATE messages SET claimed_at = :step WHERE status = 'sending'"), {"step": step})
+    session.execute(text("UPDATE batches SET released_at = :step, held_at = :step"), {"step": step})
+    before = now - HOUR
+    assert noticed(session, now, before)
+    within = before + 5 * SECOND
+    session.expire_all()
+    assert new.due_at <= within
+    assert row_of(session, rows[0].id).due_at <= within
+    assert lost.released_at <= within
+    assert max(session.scalars(select(Message.claimed_at).where(Message.status == "sending"))) <= within
+    assert session.scalars(select(Worker.seen_at)).one() <= within
+    for released_at, held_at in session.execute(select(Batch.released_at, Batch.held_at)):
+        assert (released_at <= within, held_at <= within) == (True, True)
+
+
+def test_a_retry_waits_for_the_rest_of_its_back_off_although_the_clock_was_set_back(
+    session: Session, campaign: Campaign, rows: list[Claimed], now: datetime
+) -> None:
+    refused = Outcome(
+        rows[0].id, rows[0].claim, Status.PENDING, spent=True, verdict="retry", code="500", delay_seconds=8
+    )
+    batches.record(session, [refused], now)
+    before = now - HOUR
+    assert noticed(session, now, before)
+    due_at = row_of(session, rows[0].id).due_at
+    assert due_at is not None
+    assert before + 3 * SECOND <= due_at <= before + 13 * SECOND
