@@ -31,9 +31,10 @@ from typing import Any, Literal
 #: A stop takes no longer than this, whatever children do; 30 s are promised to the caller.
 STOP_SECONDS = 28.0
 #: A child that lived so long starts its back-off anew.
-STEADY_SECONDS = 60.0
+STEADY_SECONDS = 10.0
 FIRST_BACKOFF_SECONDS = 0.5
-LONGEST_BACKOFF_SECONDS = 30.0
+#: Sending is back within ten seconds, however often a worker was killed before.
+LONGEST_BACKOFF_SECONDS = 4.0
 #: So many runs shorter than ``SHORT_SECONDS``, one after the other and before the system was ever ready, and
 #: the child cannot be started.
 START_FAILURES = 5

@@ -4,6 +4,8 @@ import fcntl
 import os
 import socket
 import sys
+import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -14,13 +16,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from disparo.cli.output import note
-from disparo.errors import ConflictError, InputError, SettingsError
+from disparo.errors import ConflictError, EmbeddedServerError, InputError, SettingsError
 
 if TYPE_CHECKING:
     from disparo.connections import Connections
+    from disparo.embedded import EmbeddedServers
     from disparo.supervisor import Child
 
 WEB_PORT = 8787
+#: How often is looked whether the embedded servers live.
+SERVERS_SECONDS = 0.5
 
 
 def up(
@@ -57,6 +62,10 @@ def up(
                 sys.stdout.write("ready\n")
                 sys.stdout.flush()
 
+            if connections.embedded is not None:
+                threading.Thread(
+                    target=_keep_servers, args=(connections.embedded,), name="servers", daemon=True
+                ).start()
             children = _children(connections, workers, port)
             code = Supervisor(children, log=note, ready=ready, on_ready=on_ready).run()
     raise typer.Exit(code)
@@ -94,6 +103,17 @@ def _children(connections: "Connections", workers: int, port: int) -> list["Chil
             grace_seconds=5.0,
         ),
     ]
+
+
+def _keep_servers(servers: "EmbeddedServers") -> None:
+    """Start embedded servers again that were killed: nobody else would, until the next command."""
+    while True:
+        time.sleep(SERVERS_SECONDS)
+        try:
+            if servers.revive():
+                note("an embedded server had ended; it was started again")
+        except EmbeddedServerError as err:
+            note(str(err))
 
 
 def _check_port(port: int) -> None:

@@ -72,6 +72,14 @@ class EmbeddedServers:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def revive(self) -> bool:
+        """Start again what has died, at the same address; whether anything had.
+
+        Raises:
+          EmbeddedServerError: a server did not start.
+        """
+        return self._membership is not None and self._membership.revive()
+
     def close(self) -> None:
         """Give up the servers; the last user stops them. Again, or in a forked child, it does nothing.
 

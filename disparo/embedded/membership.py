@@ -32,6 +32,17 @@ class Membership:
             raise
         return server.url()
 
+    def revive(self) -> bool:
+        """Start again those of our servers that have died."""
+        if all(seat.server.lives() for seat in self.seats):
+            return False
+        with sentences(self.home), home_lock(self.home):
+            # Again, under the lock: seats may have been given up meanwhile, and nobody would stop the server.
+            dead = [seat.server for seat in self.seats if not seat.server.lives()]
+            for server in dead:
+                server.ensure()
+        return bool(dead)
+
     def leave(self) -> None:
         """Give up all seats; the home's lock is held."""
         faults: list[EmbeddedServerError] = []

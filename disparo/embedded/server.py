@@ -162,6 +162,10 @@ class Server(ABC):
         self._seen_pid = self.pid()
         self._cut_log()
 
+    def lives(self) -> bool:
+        """Whether any of its processes does."""
+        return is_locked(self._lock_path)
+
     def stop(self) -> None:
         """Stop it if it runs, and wait until all its processes are gone."""
         self._end(self.farewell, self.pid, lambda: is_locked(self._lock_path))
