@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14 p
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test check bench format lock clean
+.PHONY: demo test check bench bench-quick bench-memory chaos format lock clean
 
 ## demo: the main job on this machine, with the sandbox
 demo: .venv/run
@@ -26,6 +26,18 @@ check: .venv/dev
 ## bench: what the parts can do on this machine
 bench: .venv/run
 	$(BIN)/python benchmarks/sandbox.py
+
+## chaos: kill everything in turn under a campaign, then count at both ends; CHAOS="--seed 7 --short" and so on
+chaos: .venv/dev
+	$(BIN)/python -m tests.acceptance.chaos $(CHAOS)
+
+## bench-quick: sending speed against bare loops and naive Celery, three minutes
+bench-quick: .venv/run
+	$(BIN)/python benchmarks/quick.py
+
+## bench-memory: memory and connections of the workers over a million messages
+bench-memory: .venv/run
+	$(BIN)/python benchmarks/memory.py
 
 ## format: what check would complain of, where it can be mended by itself
 format: .venv/dev

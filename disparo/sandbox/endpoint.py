@@ -130,6 +130,8 @@ class Endpoint:
         self, tally: Tally, app: str, to: str, authorization: str, body: bytes, message: Any, now: float
     ) -> tuple[Answer, Manner]:
         fault = self._fault(to) if self._lengths or self._chances else None
+        if fault is not None:
+            self.ledger.meet(fault.name)
         if fault is not None and not fault.accepts and fault.answer is not None:
             self.ledger.refuse(
                 tally, app, to, authorization, body, fault.answer.status, fault.name, f"fault {fault.name}"

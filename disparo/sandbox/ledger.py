@@ -169,6 +169,7 @@ class Ledger:
         self._all = Tally()
         self._apps: dict[str, Tally] = {}
         self._reasons: Counter[str] = Counter()
+        self._faults: Counter[str] = Counter()
         self._statuses: Counter[str] = Counter()
         self._digests: set[bytes] = set()
         self._recent: deque[Arrival] = deque(maxlen=KEPT)
@@ -197,6 +198,10 @@ class Ledger:
             each.arrivals += 1
             each.arrivals_window.add(now)
         return tally
+
+    def meet(self, fault: str) -> None:
+        """Count that the arrival just counted met ``fault``, whether it is accepted or refused."""
+        self._faults[fault] += 1
 
     def accept(
         self,
@@ -275,6 +280,7 @@ class Ledger:
                 "by_status": dict(self._statuses),
                 "by_reason": dict(self._reasons),
             },
+            "faults": dict(self._faults),
             "open_requests": self.open,
             "open_requests_most": self._open_most,
             "by_app": {app: {**tally.shown(), "refused": tally.refused} for app, tally in self._apps.items()},

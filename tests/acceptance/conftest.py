@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from select import POLLIN, poll
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from sqlalchemy import func, select
 from disparo import campaigns, db, messages
 from disparo.connections import Connections, connect
 from disparo.models import Message
-from disparo.sandbox.server import Sandbox
+from disparo.sandbox import Options, Sandbox
 from disparo.settings import Environment
 
 TOKEN = "sk_00000000000000000000000000000000"
@@ -35,7 +36,7 @@ def wait_for(what: Callable[[], Any], *, seconds: float = PATIENCE_SECONDS, why:
         found = what()
         if found:
             return found
-        assert time.monotonic() < until, f"not within {seconds} s: {why or what}"
+        assert time.monotonic() < until, f"not within {seconds:.0f} s: {why or what}"
         time.sleep(0.05)
 
 
@@ -95,7 +96,9 @@ class Installation:
         )
         log.close()
         assert self.process.stdout is not None
-        line = self.process.stdout.readline()
+        said = poll()
+        said.register(self.process.stdout, POLLIN)
+        line = self.process.stdout.readline() if said.poll(PATIENCE_SECONDS * 1000) else "nothing"
         assert line == "ready\n", (line, self.log())
 
     def stop(self, number: int = signal.SIGTERM) -> int:
@@ -110,6 +113,15 @@ class Installation:
             assert self.process.stdout is not None
             self.process.stdout.close()
             self.process = None
+
+    def kill(self) -> None:
+        """Kill ``disparo up`` itself, and nothing else; the kernel tells its children."""
+        assert self.process is not None
+        assert self.process.stdout is not None
+        self.process.kill()
+        self.process.wait()
+        self.process.stdout.close()
+        self.process = None
 
     def log(self) -> str:
         return (self.folder / "up.log").read_text()
@@ -134,9 +146,13 @@ class Installation:
             "message": {"type": "text", "text": {"body": "{{ name }}, pedido {{ n }} de " + name}},
         } | more
         (self.folder / f"{name}.yaml").write_text(json.dumps(content))
-        lines = [f"{11_900_000_000 + first + n},Ana,{n}" for n in range(rows)]
+        lines = [f"{to[2:]},Ana,{n}" for n, to in enumerate(self.recipients(rows, first=first))]
         (self.folder / f"{name}.csv").write_text("\n".join(["to,name,n", *lines]) + "\n")
         return f"{name}.yaml", f"{name}.csv"
+
+    def recipients(self, rows: int, *, first: int = 0) -> list[str]:
+        """Where the messages of a campaign with so many rows go, in order, each recipient once."""
+        return [f"55{11_900_000_000 + first + n}" for n in range(rows)]
 
     @contextmanager
     def connections(self) -> Iterator[Connections]:
@@ -214,21 +230,20 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _installation(**extra: str) -> Iterator[Installation]:
+@contextmanager
+def installed(options: Options | None = None, *, rate: int = 1000) -> Iterator[Installation]:
+    """A new home with app ``loja`` on a sandbox of its own; nothing runs yet, and nothing is left behind."""
     # Directly below the temporary folder, where an unprivileged PostgreSQL may enter.
     folder = Path(tempfile.mkdtemp(prefix="disparo-acceptance-"))
     folder.chmod(0o755)
-    with Sandbox() as sandbox:
-        made = Installation(folder, sandbox, extra)
+    with Sandbox(options) as sandbox:
+        made = Installation(folder, sandbox)
         try:
-            made.run("app", "set", "loja", "--id", "app-1", "--base-url", sandbox.url, "--rate", "1000")
+            made.run("app", "set", "loja", "--id", "app-1", "--base-url", sandbox.url, "--rate", str(rate))
             yield made
         finally:
             if made.process is not None:
-                made.process.kill()
-                made.process.wait()
-                assert made.process.stdout is not None
-                made.process.stdout.close()
+                made.kill()
             wait_for(lambda: not end(made.home), why="the installation's processes to end")
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -247,13 +262,14 @@ def end(home: Path) -> dict[int, str]:
 @pytest.fixture
 def installation() -> Iterator[Installation]:
     """A home with app ``loja`` on the sandbox; nothing runs yet."""
-    yield from _installation()
+    with installed() as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[Installation]:
     """A home with app ``loja`` where ``disparo up`` runs, shared by the tests of a file."""
-    for made in _installation():
+    with installed() as made:
         made.start()
         yield made
         made.stop()

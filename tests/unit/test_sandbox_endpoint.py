@@ -204,6 +204,16 @@ def test_close_before_refuses_without_a_status() -> None:
     }
 
 
+def test_every_fault_that_an_arrival_met_is_counted_whatever_became_of_it() -> None:
+    endpoint = Endpoint(Options(suffix_faults={"1": "500*2", "2": "no-id", "3": "close-before"}, rate=6))
+    for to in ("5511999990001",) * 3 + ("5511999990002", "5511999990003", "5511999990004", "5511999990002"):
+        send(endpoint, body(to))
+    # The third to 1, the one to 4 and the one beyond the rate met none.
+    assert endpoint.ledger.stats()["faults"] == {"500": 2, "no-id": 1, "close-before": 1}
+    endpoint.reset()
+    assert endpoint.ledger.stats()["faults"] == {}
+
+
 def test_the_same_message_again_is_counted_as_repeated_whatever_the_order_of_its_keys() -> None:
     endpoint = Endpoint(Options())
     turned = orjson.dumps(dict(reversed(orjson.loads(body()).items())))
