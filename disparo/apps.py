@@ -11,7 +11,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from disparo import windows as send_windows
-from disparo.errors import InputError, NotFoundError
+from disparo.errors import ConflictError, InputError, NotFoundError
 from disparo.models import Action, App, Stop
 from disparo.settings import APP_NAME, checked_base_url, token_variable
 from disparo.statuses import AppState, Lane, Status
@@ -25,6 +25,8 @@ SLOWEST_RATE = 1e-6
 _GS_APP_ID = re.compile(r"[A-Za-z0-9][\w-]{0,99}", re.ASCII)
 #: The code of a stop that a person ordered.
 OPERATOR = "operator"
+#: The key of a stop of the whole app by the send fence (`disparo.fence`): beside any other, and no resume ends it.
+FENCE = "database"
 
 
 def configure(
@@ -83,6 +85,7 @@ def configure(
         statement = insert(App).values(name=name, gs_app_id=gs_app_id, rate=rate or DEFAULT_RATE, windows={})
         session.execute(statement.on_conflict_do_nothing(index_elements=["name"]))
         app = session.scalars(select(App).where(App.name == name).with_for_update()).one()
+        _hold_by_fence(session, app)
     if gs_app_id is not None:
         app.gs_app_id = gs_app_id.strip()
     if rate is not None:
@@ -117,10 +120,30 @@ def listing(session: Session) -> list[App]:
 
 
 def stops(session: Session, app_id: int) -> list[Stop]:
-    """What holds an app now: the whole app first, then lanes and templates."""
+    """What holds an app now: the send fence first, the whole app, then lanes and templates."""
     in_force = select(Stop).where(Stop.app_id == app_id, Stop.ended_at.is_(None))
     order = {"app": 0, "lane": 1, "template": 2}
-    return sorted(session.scalars(in_force), key=lambda stop: (order[stop.scope], stop.key))
+    return sorted(
+        session.scalars(in_force),
+        key=lambda stop: (not is_fence(stop), order[stop.scope], stop.key),
+    )
+
+
+def is_fence(stop: Stop) -> bool:
+    """Whether the send fence holds by it, which `disparo db restored` or `disparo db adopt` lifts for all apps."""
+    return stop.scope == "app" and stop.key == FENCE
+
+
+def _hold_by_fence(session: Session, app: App) -> None:
+    """Hold a new app by the fence that holds the others."""
+    session.execute(
+        text("""
+            INSERT INTO stops (app_id, scope, key, code, reason, hint)
+            SELECT :app_id, scope, key, code, reason, hint FROM stops
+            WHERE scope = 'app' AND key = :fence AND ended_at IS NULL ORDER BY id LIMIT 1
+            ON CONFLICT (app_id, scope, key) WHERE ended_at IS NULL DO NOTHING"""),
+        {"app_id": app.id, "fence": FENCE},
+    )
 
 
 def describe(session: Session, app: App) -> dict[str, Any]:
@@ -199,11 +222,16 @@ def is_stopped(session: Session, app_id: int, scope: str, key: str) -> bool:
 
 
 def resume(session: Session, app: App, now: datetime, *, lane: str | None = None) -> list[Stop]:
-    """End the stops of an app (or of one lane of it) and return them; what waited goes on where it was."""
+    """End the stops of an app (or of one lane of it) and return them; what waited goes on where it was.
+
+    Raises:
+      ConflictError: The send fence holds it: what the database says may be sent may have been sent already.
+    """
+    held = stops(session, app.id)
+    if fence := next(filter(is_fence, held), None):
+        raise ConflictError(f"{app.name} stays paused: {fence.reason}")
     app.epoch += 1
-    ended = [
-        stop for stop in stops(session, app.id) if lane is None or (stop.scope == "lane" and stop.key == lane)
-    ]
+    ended = [stop for stop in held if lane is None or (stop.scope == "lane" and stop.key == lane)]
     for one in ended:
         one.ended_at = now
     session.flush()

@@ -24,6 +24,21 @@ _NAME = re.compile(r"[\w][\w .,@+-]{0,99}")
 #: A worker that was not seen for so long is not counted on.
 WORKER_SILENT_SECONDS = 3.0
 
+#: A campaign that resends what is unknown makes so many attempts in all; then a message is held for a person.
+RESEND_ATTEMPTS = 3
+
+#: SQL: the attempts of an unknown message ``m``, once it is no longer in doubt. The lease sweep leaves its last one
+#: to be counted by the late answer, and a restored backup has forgotten what was sent after it.
+ATTEMPTS_OF_UNKNOWN = "greatest(1, m.attempts + CASE WHEN m.code = 'lease_expired' THEN 1 ELSE 0 END)"
+
+#: SQL: campaign ``c`` sends its unknown message ``m`` again by itself, when its time has come. Not when an attempt
+#: of it is known to have been accepted, and not after a restored backup: most of those have been sent.
+RESENT_BY_ITSELF = f"""(c.on_unknown = 'resend' AND c.state = 'running'
+    AND c.lane <> 'payment' AND m.lane <> 'payment'
+    AND m.claimed_at IS NOT NULL AND coalesce(m.code, '') <> 'database_restored'
+    AND (m.not_after IS NULL OR m.not_after > :now) AND {ATTEMPTS_OF_UNKNOWN} < {RESEND_ATTEMPTS}
+    AND coalesce(m.accepted_at, m.enqueued_at, m.sent_at, m.delivered_at, m.read_at) IS NULL)"""
+
 
 class CampaignFile(BaseModel):
     """A campaign file, checked. All but name, app and message may be left out."""
@@ -81,10 +96,9 @@ class CampaignFile(BaseModel):
     @property
     def without_effect(self) -> list[str]:
         """Settings that the file gives and that this version keeps without acting on them."""
-        given = [
+        return [
             name for name in ("max_per_second", "stop_if", "fallback", "normalise") if getattr(self, name)
         ]
-        return given + (["on_unknown: resend"] if self.on_unknown != "hold" else [])
 
     def digest(self) -> str:
         """sha256 of what the file means."""
@@ -395,7 +409,8 @@ def status(session: Session, campaign: Campaign, now: datetime, zone: ZoneInfo) 
     left = counts[Status.PENDING] + counts[Status.SENDING]
     window_shut = campaign.id in shut(session, now, zone)
     workers = live_workers(session)
-    limited_by = _limited_by(campaign, app, counts, rate, bool(held), window_shut, workers)
+    resends = not left and counts[Status.UNKNOWN] > 0 and _resends(session, campaign, now)
+    limited_by = _limited_by(campaign, app, counts, rate, bool(held), window_shut, workers, resends)
     loaded = session.scalars(select(Import).where(Import.campaign_id == campaign.id)).first()
     moving = campaign.state == CampaignState.RUNNING and limited_by in (
         LimitedBy.NONE,
@@ -411,7 +426,7 @@ def status(session: Session, campaign: Campaign, now: datetime, zone: ZoneInfo) 
         "counts": counts,
         "failures": failures(session, campaign.id) if counts[Status.FAILED] else [],
         "rate": round(rate, 1),
-        "eta_seconds": round(left / (rate or app.rate)) if moving and left else (0 if not left else None),
+        "eta_seconds": None if resends or (left and not moving) else round(left / (rate or app.rate)),
         "limited_by": limited_by,
         "pause_reason": campaign.pause_reason or (held[0].reason if held else None),
         "workers": workers,
@@ -436,13 +451,15 @@ def _limited_by(
     held: bool,
     window_shut: bool,
     workers: int,
+    resends: bool,
 ) -> LimitedBy:
     if campaign.state in (CampaignState.FINISHED, CampaignState.CANCELLED, CampaignState.IMPORTING):
         return LimitedBy.NONE
     if campaign.state == CampaignState.PAUSED or (held and counts[Status.PENDING]):
         return LimitedBy.PAUSED
     if not counts[Status.PENDING] and not counts[Status.SENDING]:
-        return LimitedBy.DECISION if counts[Status.UNKNOWN] else LimitedBy.NONE
+        # What is sent again by itself waits for its webhooks first, and for nobody.
+        return LimitedBy.DECISION if counts[Status.UNKNOWN] and not resends else LimitedBy.NONE
     if campaign.state == CampaignState.SCHEDULED or window_shut:
         return LimitedBy.WINDOW
     if not workers:
@@ -451,6 +468,18 @@ def _limited_by(
         # Nothing was answered yet: it has just begun, or goes on after a stop.
         return LimitedBy.NONE
     return LimitedBy.RATE if rate >= 0.8 * app.rate else LimitedBy.NETWORK
+
+
+def _resends(session: Session, campaign: Campaign, now: datetime) -> bool:
+    """Whether unknown messages of it will be sent again without a person, by `disparo.unknowns.resend_unknowns`."""
+    found = session.execute(
+        text(f"""
+            SELECT EXISTS (
+                SELECT 1 FROM campaigns c JOIN messages m ON m.campaign_id = c.id AND m.status = 'unknown'
+                WHERE c.id = :id AND {RESENT_BY_ITSELF})"""),
+        {"id": campaign.id, "now": now},
+    )
+    return bool(found.scalar_one())
 
 
 def failures(session: Session, campaign_id: int) -> list[dict[str, Any]]:

@@ -178,6 +178,7 @@ def describe(session: Session, message: Message) -> dict[str, Any]:
         "code": message.code,
         "reason": message.reason,
         "attempts": message.attempts,
+        "matched_by": message.matched_by,
         **{name: instant.isoformat() if (instant := getattr(message, name)) else None for name in names},
         "errors": [
             {

@@ -77,6 +77,7 @@ def settle_dead_worker(
                 message_id,
                 claim,
                 Status.UNKNOWN,
+                spent=True,
                 verdict="unknown",
                 code=NO_ANSWER_RECORDED,
                 reason="the worker's machine stopped, so its journal may lack the last requests",

@@ -27,12 +27,19 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 import disparo
-from disparo import apps, batches, db, log, recovery, retry
+from disparo import apps, batches, db, fence, log, recovery, retry
 from disparo.batches import Claimed, Job, Outcome
 from disparo.campaigns import compile_message
 from disparo.clock import boot_clock
 from disparo.connections import Connections
-from disparo.errors import DatabaseUnavailable, DisparoError, InputError, RedisUnavailable, SettingsError
+from disparo.errors import (
+    ConflictError,
+    DatabaseUnavailable,
+    DisparoError,
+    InputError,
+    RedisUnavailable,
+    SettingsError,
+)
 from disparo.gupshup.answers import Judgement, judge
 from disparo.gupshup.client import Client, endpoint
 from disparo.ratelimit import Permits, Stopped, Wait
@@ -64,9 +71,10 @@ HEARTBEAT_SECONDS = 1.0
 #: How long the database's clock is counted on without asking again.
 CLOCK_SECONDS = 1.0
 
-#: Stops in force, and campaigns that do not run any more of which rows may be claimed.
+#: Stops in force (of a whole app there may be several), and campaigns that do not run any more of which rows may
+#: be claimed.
 _STOPS = text("""
-    SELECT app_id, scope, key FROM stops WHERE ended_at IS NULL
+    SELECT app_id, scope, CASE scope WHEN 'app' THEN '' ELSE key END FROM stops WHERE ended_at IS NULL
     UNION ALL
     SELECT id, 'campaign', '' FROM campaigns
     WHERE state = 'paused' OR (state = 'cancelled' AND finished_at > :lately)""")
@@ -140,12 +148,24 @@ class Sender:
 
         Raises:
           SettingsError: The journal's folder cannot be written.
+          DatabaseUnavailable: PostgreSQL does not answer; it is asked whether anything may be sent from it.
         """
         settings = connections.settings
         self.name = name or process_name()
         self._connections = connections
         self._queues = queues
         self._folder: Path = settings.home / "journal"
+        self._mutex = threading.Lock()
+        self._clock = (datetime.min.replace(tzinfo=UTC), -CLOCK_SECONDS)
+        self._told: dict[str, float] = {}
+        self._tripped: dict[tuple[int, str, str], float] = {}
+        self._mirror = fence.Mirror(settings.home)
+        #: Whether the send fence holds everything; whether claims were committed since the epoch was last
+        #: advanced; and what was recorded since, which the journal keeps until then.
+        self._fenced = False
+        self._claimed = False
+        self._recorded: list[Outcome] = []
+        self._look_at_fence()
         try:
             self._journal = journal.Journal(self._folder, self.name)
         except OSError as err:
@@ -161,20 +181,16 @@ class Sender:
         self._table = table
         self._threads = settings.threads
         self._random = random.Random()  # noqa: S311 - jitter, not a secret
-        self._mutex = threading.Lock()
         self._closing = threading.Event()
         self._runners: dict[int, _Runner] = {}
         self._routes: dict[int, Route] = {}
         self._contents: dict[int, tuple[Content, Content]] = {}
         self._stops = Stops()
-        self._tripped: dict[tuple[int, str, str], float] = {}
         self._paused_until = 0.0
-        self._clock = (datetime.min.replace(tzinfo=UTC), -CLOCK_SECONDS)
         #: What this process claimed and has not recorded; and the apps of which it may have claimed rows that
         #: it does not know, because PostgreSQL went away before it answered the commit.
         self._held: set[tuple[int, int]] = set()
         self._doubtful: set[int] = set()
-        self._told: dict[str, float] = {}
 
         #: By instant, then in the order of the claims.
         self._heap: list[tuple[float, int, _Ready]] = []
@@ -265,6 +281,10 @@ class Sender:
                 return 0
         return min(batches.JOB_ROWS, max(1, int(rate * HORIZON_SECONDS)), max(free, quick, 1))
 
+    def is_fenced(self) -> bool:
+        """Whether the send fence holds everything."""
+        return self._fenced
+
     def is_held_up(self) -> bool:
         """Whether nothing may be claimed for a moment: the journal cannot be written."""
         return time.monotonic() < self._paused_until
@@ -278,11 +298,16 @@ class Sender:
         try:
             with self._session() as (session, now):
                 rows = batches.claim(session, job, limit, self.name, now)
+                fence.require(session, self._mirror)
+        except ConflictError:
+            # Rolled back for sure: the fence holds.
+            raise
         except Exception:
             self._doubtful.add(job.app_id)
             raise
         with self._mutex:
             self._held.update((row.id, row.claim) for row in rows)
+            self._claimed = self._claimed or bool(rows)
         return rows
 
     def put_back_unknown_claims(self, app_id: int) -> None:
@@ -294,6 +319,8 @@ class Sender:
             with self._mutex:
                 lost = [claim for claim in claimed if claim not in self._held]
             n = batches.record(session, [Outcome(*claim, Status.PENDING) for claim in lost], now)
+            # In a restored backup they are what was sending then: it was sent long ago.
+            fence.require(session, self._mirror)
         self._doubtful.discard(app_id)
         if n:
             logger.warning("unknown_claims_put_back", messages=n)
@@ -400,7 +427,7 @@ class Sender:
         return None
 
     def _wanted(self, row: Claimed) -> bool:
-        if self._closing.is_set() or self._stops.forbid(row) or self.is_held_up():
+        if self._closing.is_set() or self._fenced or self._stops.forbid(row) or self.is_held_up():
             return False
         tripped = self._tripped
         return not tripped or not (
@@ -614,13 +641,16 @@ class Sender:
     def _record_group(self, outcomes: list[Outcome]) -> None:
         """Write a group, however long PostgreSQL is away: the journal keeps the answers meanwhile."""
         delay = 0.1
+        claims = {(one.message_id, one.claim) for one in outcomes}
         while True:
             try:
                 with self._session() as (session, now):
-                    batches.record(session, outcomes, now)
-                self._journal.recorded(outcomes)
+                    changed = batches.record(session, outcomes, now)
+                    if changed < len(claims) and fence.lacks(session, claims):
+                        self._trip_fence(session, fence.Restored(fence.current(session)), now)
                 with self._mutex:
-                    self._held.difference_update((one.message_id, one.claim) for one in outcomes)
+                    self._recorded += outcomes
+                    self._held -= claims
                 return
             except Exception as err:  # whatever it is, the other outcomes must be recorded
                 if _may_pass(err):
@@ -648,6 +678,7 @@ class Sender:
         while not self._closing.wait(STOPS_SECONDS):
             try:
                 self._look()
+                self._look_at_fence()
                 now = time.monotonic()
                 if now - seen_at >= HEARTBEAT_SECONDS:
                     rate = (self._finished - finished) / (now - seen_at)
@@ -670,6 +701,39 @@ class Sender:
         # The table holds them from here on, and tells of a resume.
         self._tripped = {stop: at for stop, at in self._tripped.items() if at > looked - STOPS_SECONDS}
 
+    def _look_at_fence(self) -> bool:
+        """Compare the database with what this home has seen, and let the journal forget what is recorded.
+
+        Until the epoch has grown past a claim, only the journal tells the database from a backup without it. So
+        nothing is forgotten before; False when that has to wait for the next look.
+        """
+        with self._mutex:
+            claimed, self._claimed = self._claimed, False
+            recorded, self._recorded = self._recorded, []
+        settled = False
+        try:
+            with self._session() as (session, now):
+                look = fence.look(session, self._mirror, claimed=claimed)
+                if look.finding is not None:
+                    self._trip_fence(session, look.finding, now)
+            self._fenced = look.finding is not None
+            settled = self._mirror.keep(look) and (look.advanced or not claimed)
+        finally:
+            if not settled:
+                with self._mutex:
+                    self._claimed, self._recorded = self._claimed or claimed, recorded + self._recorded
+        if settled and recorded:
+            self._journal.recorded(recorded)
+        return settled
+
+    def _trip_fence(self, session: Session, finding: fence.Finding, now: datetime) -> None:
+        """Hold everything: here at once, for the others by the table, from which the next tick tells Redis."""
+        self._fenced = True
+        tripped = fence.trip(session, finding, now)
+        self._tripped |= {(app_id, "app", ""): time.monotonic() for app_id in tripped}
+        if tripped:
+            logger.error("fenced", code=finding.code, reason=finding.reason, hint=finding.hint)
+
     def _say_that_it_lives(self) -> None:
         values = {
             "name": self.name,
@@ -689,7 +753,13 @@ class Sender:
 
     def _settle_dead(self) -> None:
         for found in journal.dead(self._folder):
+            if self._fenced:
+                # What is sending in a backup, and not started by its worker's journal, was sent long ago.
+                return
             with self._session() as (session, now):
+                if fence.lacks(session, found.started.items()):
+                    self._trip_fence(session, fence.Restored(fence.current(session)), now)
+                    return
                 done = recovery.settle_dead_worker(
                     session, found.owner, found.started, found.answers, now, whole=found.whole
                 )
@@ -733,6 +803,14 @@ class Sender:
         except (DisparoError, DBAPIError) as err:
             self.tell("database_unavailable", err)
         self._minder.join(2.0)
+        until = time.monotonic() + 2.0
+        try:
+            # Another process may just be at the epoch, or at the file.
+            while not self._look_at_fence() and not self._fenced and time.monotonic() < until:
+                time.sleep(0.02)
+        except (DisparoError, DBAPIError) as err:
+            # Then the journal stays, and whoever adopts it finds its requests recorded.
+            self.tell("database_unavailable", err)
         self._journal.close(all_recorded=self._all_recorded and not late)
         self._client.close()
 
@@ -837,6 +915,8 @@ class _Runner(threading.Thread):
         """Permits for what can leave soon, then as many rows."""
         sender = self._sender
         route = sender.route(self._app_id)
+        if sender.is_fenced():
+            return self._stopped()
         if sender.is_held_up():
             return self._pause(STOPS_SECONDS)
         sender.put_back_unknown_claims(self._app_id)

@@ -31,7 +31,7 @@ cli.add_typer(campaign.cli, name="campaign", help="One content for many recipien
 cli.add_typer(message.cli, name="message", help="Single messages, looked up.")
 cli.add_typer(reminder.cli, name="reminder", help="Abandoned carts.")
 cli.add_typer(pix.cli, name="pix", help="Requests for payment.")
-cli.add_typer(db.cli, name="db", help="The database's schema.")
+cli.add_typer(db.cli, name="db", help="The database: its schema, and backups that were restored.")
 
 
 def _show_version(wanted: bool) -> None:

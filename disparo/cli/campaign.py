@@ -284,7 +284,10 @@ def _ended(found: dict[str, Any], fail_over: float | None) -> int | None:
     if found["limited_by"] == "paused" and not counts["sending"]:
         note(f"paused: {found['pause_reason']}")
         for stop in found["stops"]:
-            note(f"{stop['hint']} `disparo app resume {found['app']}` lets it go on".strip())
+            # What the send fence holds goes on by the command that its reason names.
+            fenced = stop["scope"] == "app" and stop["key"] == "database"
+            again = "" if fenced else f"`disparo app resume {found['app']}` lets it go on"
+            note(f"{stop['hint']} {again}".strip())
         if found["state"] == "paused":
             note(f"`disparo campaign resume {found['name']}` lets it go on")
         return NEEDS_A_PERSON

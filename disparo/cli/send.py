@@ -138,7 +138,8 @@ def follow(connections: "Connections", message_id: int, timeout: float) -> dict[
             note(
                 f"the app is paused since {stop.since:%Y-%m-%d %H:%M} UTC: {stop.reason}. {stop.hint}".rstrip()
             )
-            note(f"the message waits as {message_id}; mend it and run `disparo app resume`")
+            mended = "" if apps.is_fence(stop) else "; mend it and run `disparo app resume`"
+            note(f"the message waits as {message_id}{mended}")
             return describe(connections, message_id)
         alone_since = None if workers else (alone_since or now)
         if alone_since is not None and now - alone_since > NO_WORKER_SECONDS:

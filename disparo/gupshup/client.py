@@ -42,6 +42,8 @@ from disparo.gupshup.answers import Answer, Failure
 IDLE_SECONDS = 15.0
 #: Requests ready for use, by address and token; a few apps per installation, and tokens change.
 _PREPARED_MAX = 64
+#: Header lines that a connection keeps ready: a few, and lengths.
+_LINES_MAX = 1_000
 #: Bytes that may come with an answer's body: headers, interim answers, the frames of chunks, trailers.
 _AROUND_BODY = 64 * 1024
 
@@ -215,8 +217,13 @@ class _Connection(HTTPConnection):
     """A connection that knows when its first byte is about to leave, and how long it was idle."""
 
     response_class = _Response
+    _buffer: list[bytes]  # of the base class: the lines of the head that is being put together
     _used_at = 0.0
     _unsent: list[bytes] | None = None
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._lines: dict[tuple[str, tuple[Any, ...]], bytes] = {}
 
     def _new_conn(self) -> socket.socket:
         # Name resolution has only the resolver's own time limit; nothing has been sent then.
@@ -268,6 +275,16 @@ class _Connection(HTTPConnection):
         _exchange.written = True
         self.send(data)
 
+    def putheader(self, header: Any, *values: Any) -> None:
+        # All messages of an app have the same headers but for the length, and checking one takes its time.
+        line = self._lines.get((header, values))
+        if line is not None:
+            self._buffer.append(line)
+            return
+        super().putheader(header, *values)
+        if len(self._lines) < _LINES_MAX:
+            self._lines[header, values] = self._buffer[-1]
+
     def send(self, data: Any) -> None:
         if self._unsent is None:
             super().send(data)
@@ -305,6 +322,7 @@ class _Adapter(HTTPAdapter):
     def __init__(self, context: ssl.SSLContext) -> None:
         self._context = context
         self.pools: dict[str | None, Any] = {}
+        self._paths: dict[str | None, str] = {}
         super().__init__(pool_maxsize=1, max_retries=0)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
@@ -333,6 +351,20 @@ class _Adapter(HTTPAdapter):
         if pool is None:
             pool = self.pools[request.url] = super().get_connection_with_tls_context(request, *args, **kwargs)
         return pool
+
+    def forget(self) -> None:
+        """Begin anew with the addresses."""
+        self.pools.clear()
+        self._paths.clear()
+
+    def request_url(self, request: requests.PreparedRequest, proxies: Any) -> str:
+        if proxies:
+            return super().request_url(request, proxies)
+        # Parsing the address for it is done once.
+        path = self._paths.get(request.url)
+        if path is None:
+            path = self._paths[request.url] = super().request_url(request, proxies)
+        return path
 
     def build_response(self, _request: requests.PreparedRequest, response: Any) -> requests.Response:
         # Status, headers and stream: nobody reads the cookies, the encoding and the rest of it.
@@ -382,7 +414,7 @@ class _Line:
                 )
             if len(self.prepared) >= _PREPARED_MAX:
                 self.prepared.clear()
-                self.adapter.pools.clear()
+                self.adapter.forget()
             self.prepared[url, token] = prepared
         return prepared
 

@@ -24,6 +24,9 @@ class App(Base):
     windows: Mapped[BinaryJSON] = mapped_column(server_default=text("'{}'"))
     #: Grows with each resume; a fault of a request that started before the last one stops nothing.
     epoch: Mapped[int] = mapped_column(server_default=text("0"))
+    #: A status that names no message may be taken for that of the recipient's only unknown one; off where other
+    #: systems send through the same number.
+    adopts_statuses: Mapped[bool] = mapped_column(server_default=text("true"))
     created_at: Mapped[CreatedAt]
     updated_at: Mapped[CreatedAt]
 

@@ -55,6 +55,7 @@ class Message(Base):
         Index("ix_messages_failed", "campaign_id", "code", postgresql_where=text("status = 'failed'")),
         # Not unique: a stand-in may answer every request with one id, and no answer may fail a whole group.
         Index("ix_messages_gs_id", "gs_id", postgresql_where=text("gs_id IS NOT NULL")),
+        Index("ix_messages_wamid", "wamid", postgresql_where=text("wamid IS NOT NULL")),
         Index("ix_messages_recipient", "app_id", "recipient_key"),
     )
 

@@ -143,6 +143,11 @@ _TRANSPORT: tuple[Rule, ...] = (
          "Worker after worker died while it held the message, each before the request began.",
          "It was never sent. Look at the workers' logs for what ended them, before you send it again under "
          "another key.", OURS, own=True),
+    Rule("given_up", _FAILED, "message",
+         "A person gave it up while nobody knew whether it was accepted.",
+         "It may have been sent. Ask the recipient before you send it again.", OURS, own=True),
+    Rule("database_restored", _UNKNOWN, "message",
+         "The database was restored from a backup that does not know whether it was sent.", _ASK, OURS, own=True),
     Rule("internal", _UNKNOWN, "message",
          "Disparo itself failed while the request was under way.", _ASK, OURS, own=True),
     Rule("rendering", _FAILED, "message",

@@ -2,7 +2,7 @@
 
 from sqlalchemy.orm import Session
 
-from disparo import db, log, recovery
+from disparo import db, log, recovery, unknowns
 from disparo.connections import Connections
 
 logger = log.get(__name__)
@@ -16,6 +16,9 @@ def run(connections: Connections, session: Session) -> None:
     lost = recovery.release_lost(session, connections.queue.is_empty(), now)
     silent = recovery.hand_back_silent(session, now)
     expired = recovery.expire_leases(session, now)
+    resent = unknowns.resend_unknowns(session, now)
     recovery.forget_old_workers(session)
-    if lost or silent or expired:
-        logger.warning("recovered", lost_jobs=lost, silent_batches=silent, expired_leases=expired)
+    if lost or silent or expired or resent:
+        logger.warning(
+            "recovered", lost_jobs=lost, silent_batches=silent, expired_leases=expired, resent_unknowns=resent
+        )

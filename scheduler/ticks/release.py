@@ -19,7 +19,8 @@ def run(connections: Connections, session: Session) -> Callable[[], None]:
     stopped = session.execute(
         text("""
             SELECT a.id, s.reason FROM apps a LEFT JOIN stops s
-                ON s.app_id = a.id AND s.scope = 'app' AND s.ended_at IS NULL""")
+                ON s.app_id = a.id AND s.scope = 'app' AND s.ended_at IS NULL
+            ORDER BY s.key""")  # the send fence's last, which counts
     ).all()
     connections.limiter.publish_stops(dict(stopped))
     emptied = connections.limiter.was_emptied()
