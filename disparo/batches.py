@@ -15,7 +15,7 @@ SILENT_AFTER = timedelta(seconds=60)
 #: Seconds of an app's rate that are kept in the queue.
 AHEAD_SECONDS = 2.0
 #: Rows of one job at most, and of one app in the queue at most.
-JOB_ROWS, AHEAD_ROWS = 500, 20_000
+JOB_ROWS, AHEAD_ROWS = 500, 5_000
 
 _LANE_ORDER = "CASE {lane} WHEN 'payment' THEN 0 WHEN 'utility' THEN 1 ELSE 2 END"
 
@@ -285,15 +285,13 @@ def claim(session: Session, job: Job, limit: int, owner: str, now: datetime) -> 
     return sorted((Claimed(*row) for row in rows), key=lambda row: row.id)
 
 
-def claimed_by(session: Session, app_id: int, owner: str) -> list[tuple[int, int]]:
-    """The rows (message id, claim) of an app that a worker has claimed, by the table."""
+def claimed_by(session: Session, owner: str) -> list[tuple[int, int, int]]:
+    """The rows (app id, message id, claim) that a worker has claimed, by the table."""
     rows = session.execute(
-        text(
-            "SELECT id, claims FROM messages WHERE status = 'sending' AND claimed_by = :owner AND app_id = :app_id"
-        ),
-        {"owner": owner, "app_id": app_id},
+        text("SELECT app_id, id, claims FROM messages WHERE status = 'sending' AND claimed_by = :owner"),
+        {"owner": owner},
     )
-    return [(message_id, claim) for message_id, claim in rows]
+    return [(app_id, message_id, claim) for app_id, message_id, claim in rows]
 
 
 def hold_on(session: Session, holder: str, batch_ids: Sequence[int], now: datetime) -> None:

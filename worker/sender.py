@@ -68,6 +68,8 @@ DEADLINE_SECONDS = 40.0
 START_SECONDS = recovery.LEASE.total_seconds() - 1.25 * DEADLINE_SECONDS
 #: How often a worker says that it lives, and that the batches it holds are at work.
 HEARTBEAT_SECONDS = 1.0
+#: A commit that was not answered may still take effect within this time.
+DOUBT_SECONDS = 20.0
 #: How long the database's clock is counted on without asking again.
 CLOCK_SECONDS = 1.0
 
@@ -187,10 +189,11 @@ class Sender:
         self._contents: dict[int, tuple[Content, Content]] = {}
         self._stops = Stops()
         self._paused_until = 0.0
-        #: What this process claimed and has not recorded; and the apps of which it may have claimed rows that
-        #: it does not know, because PostgreSQL went away before it answered the commit.
+        #: What this process claimed and has not recorded; the apps of which it is claiming rows just now; and when
+        #: it last may have claimed rows that it does not know of.
         self._held: set[tuple[int, int]] = set()
-        self._doubtful: set[int] = set()
+        self._claiming: set[int] = set()
+        self._doubt_at: float | None = None
 
         #: By instant, then in the order of the claims.
         self._heap: list[tuple[float, int, _Ready]] = []
@@ -200,6 +203,8 @@ class Sender:
         #: Notified when so few rows wait that a runner should claim the next ones.
         self._room = threading.Condition(guard)
         self._low = 0
+        #: When the threads last could not take what was to be claimed.
+        self._busy_at = -1.0
         self._no_more_rows = False
         self._finished = 0
         self._in_flight = 0
@@ -232,23 +237,36 @@ class Sender:
             self.submit(Job(app_id, lane, message_ids=tuple(message_ids), size=len(message_ids)))
 
     def submit(self, job: Job) -> None:
-        """Hand a job to the runner of its app; waits while that has enough for a second, so that others get some."""
+        """Hand a job to the runner of its app.
+
+        Waits while the threads are busy and that has work for a second: other workers may have time for it.
+        """
         while self._has_enough(job.app_id) and not self._closing.is_set():
             self._closing.wait(0.05)
         with self._mutex:
             if not self._closing.is_set():
                 runner = self._runners.get(job.app_id)
-                if runner is None or not runner.add(job):
-                    runner = self._runners[job.app_id] = _Runner(self, job.app_id)
-                    runner.add(job)
+                if runner is not None and runner.add(job):
+                    return
+                runner = _Runner(self, job.app_id)
+                runner.add(job)
+                try:
                     runner.start()
-                return
+                except RuntimeError as err:  # no more threads
+                    self.tell("job_left", err)
+                else:
+                    self._runners[job.app_id] = runner
+                    return
         self.hand_back([job])
 
     def _has_enough(self, app_id: int) -> bool:
         with self._mutex:
             runner = self._runners.get(app_id)
-        return runner is not None and runner.rows() > max(self._per_second, 4 * self._threads)
+        return (
+            runner is not None
+            and time.monotonic() - self._busy_at < 1.0
+            and runner.rows() > max(self._per_second, 4 * self._threads)
+        )
 
     # -- permits and claims (the runner's side) ------------------------------------------------------
 
@@ -277,6 +295,7 @@ class Sender:
             free = self._threads - self._in_flight
             self._low = quick
             if len(self._heap) > self._low and time.monotonic() - self._heap[0][0] > LATE_SECONDS / 3:
+                self._busy_at = time.monotonic()
                 self._room.wait(LATE_SECONDS)
                 return 0
         return min(batches.JOB_ROWS, max(1, int(rate * HORIZON_SECONDS)), max(free, quick, 1))
@@ -295,33 +314,52 @@ class Sender:
 
     def claim(self, job: Job, limit: int) -> list[Claimed]:
         """Claim rows of a job, committed; when that fails, nobody knows whether they are ours."""
+        with self._mutex:
+            self._claiming.add(job.app_id)
         try:
             with self._session() as (session, now):
                 rows = batches.claim(session, job, limit, self.name, now)
                 fence.require(session, self._mirror)
+            with self._mutex:
+                self._held.update((row.id, row.claim) for row in rows)
+                self._claimed = self._claimed or bool(rows)
         except ConflictError:
             # Rolled back for sure: the fence holds.
             raise
         except Exception:
-            self._doubtful.add(job.app_id)
+            self._doubt_at = time.monotonic()
             raise
-        with self._mutex:
-            self._held.update((row.id, row.claim) for row in rows)
-            self._claimed = self._claimed or bool(rows)
+        finally:
+            with self._mutex:
+                self._claiming.discard(job.app_id)
         return rows
 
-    def put_back_unknown_claims(self, app_id: int) -> None:
-        """Put back rows of an app that are ours by the table and that we never got; its runner alone may ask."""
-        if app_id not in self._doubtful:
+    def put_back_unknown_claims(self) -> None:
+        """Put back rows that are ours by the table and that we never got.
+
+        PostgreSQL may go away before it answers a commit, and finish it all the same, later too.
+        """
+        doubt_at = self._doubt_at
+        if doubt_at is None:
             return
+        asked_at = time.monotonic()
+        with self._mutex:
+            busy = set(self._claiming)
         with self._session() as (session, now):
-            claimed = batches.claimed_by(session, app_id, self.name)
+            claimed = batches.claimed_by(session, self.name)
             with self._mutex:
-                lost = [claim for claim in claimed if claim not in self._held]
+                # A claim that is being answered is not lost: its app is busy before or after our look.
+                busy |= self._claiming
+                lost = [
+                    (id_, n)
+                    for app_id, id_, n in claimed
+                    if app_id not in busy and (id_, n) not in self._held
+                ]
             n = batches.record(session, [Outcome(*claim, Status.PENDING) for claim in lost], now)
             # In a restored backup they are what was sending then: it was sent long ago.
             fence.require(session, self._mirror)
-        self._doubtful.discard(app_id)
+        if asked_at - doubt_at > DOUBT_SECONDS and self._doubt_at == doubt_at and not busy:
+            self._doubt_at = None
         if n:
             logger.warning("unknown_claims_put_back", messages=n)
 
@@ -359,10 +397,7 @@ class Sender:
     def _post_in_turn(self) -> None:
         while (ready := self._next_ready()) is not None:
             try:
-                if not self._closing.is_set() and time.monotonic() - ready.at > LATE_SECONDS:
-                    self._renew(ready)
-                else:
-                    self._send(ready)
+                self._send(ready)
             except Exception as err:  # noqa: BLE001 - a fault of ours must not end the thread; the row is accounted for
                 self._give_up(ready.row, err)
             finally:
@@ -405,6 +440,8 @@ class Sender:
         # Again: the content may have come from PostgreSQL.
         if not self._wanted(row) or boot_clock() - ready.claimed_at > START_SECONDS:
             return self._put_back(row)
+        if time.monotonic() - ready.at > LATE_SECONDS:
+            return self._renew(ready)
         try:
             self._journal.start(row.id, row.claim)
         except journal.JournalFull as err:
@@ -685,6 +722,7 @@ class Sender:
                     self._per_second = rate if rate < self._per_second else (self._per_second + rate) / 2
                     finished, seen_at = self._finished, now
                     self._say_that_it_lives()
+                    self.put_back_unknown_claims()
                     self._settle_dead()
             except Exception as err:  # noqa: BLE001 - without this thread no stop would be seen any more
                 self.tell("minding_failed", err)
@@ -756,15 +794,21 @@ class Sender:
             if self._fenced:
                 # What is sending in a backup, and not started by its worker's journal, was sent long ago.
                 return
-            with self._session() as (session, now):
-                if fence.lacks(session, found.started.items()):
-                    self._trip_fence(session, fence.Restored(fence.current(session)), now)
-                    return
-                done = recovery.settle_dead_worker(
-                    session, found.owner, found.started, found.answers, now, whole=found.whole
-                )
-            found.settled()
-            logger.warning("dead_worker_settled", worker=found.owner, **done)
+            try:
+                self._settle(found)
+            except Exception as err:  # noqa: BLE001 - one journal must not hold up the others
+                self.tell("journal_not_settled", err)
+
+    def _settle(self, found: journal.DeadJournal) -> None:
+        with self._session() as (session, now):
+            if fence.lacks(session, found.started.items()):
+                self._trip_fence(session, fence.Restored(fence.current(session)), now)
+                return
+            done = recovery.settle_dead_worker(
+                session, found.owner, found.started, found.answers, now, whole=found.whole
+            )
+        found.settled()
+        logger.warning("dead_worker_settled", worker=found.owner, **done)
 
     # -- end -----------------------------------------------------------------------------------------
 
@@ -794,7 +838,7 @@ class Sender:
             poster.join(max(0.0, until - time.monotonic()))
         self._outcomes.put(None)
         self._recorder.join(max(2.0, until - time.monotonic()))
-        late = self._doubtful or any(
+        late = self._doubt_at is not None or any(
             thread.is_alive() for thread in (self._recorder, *self._posters, *runners)
         )
         try:
@@ -919,7 +963,6 @@ class _Runner(threading.Thread):
             return self._stopped()
         if sender.is_held_up():
             return self._pause(STOPS_SECONDS)
-        sender.put_back_unknown_claims(self._app_id)
         with self._changed:
             wanted = sum(one.size for one in self._jobs)
         room = min(wanted, sender.room(route.rate))
