@@ -273,7 +273,9 @@ def require(session: Session, mirror: Mirror) -> None:
     Raises:
       ConflictError: The database is older than what was sent, or another's: roll back.
     """
-    finding = compare(current(session), mirror.seen)
+    seen = mirror.seen
+    # The database is asked after the mirror: whoever advances it in between makes it newer, never older.
+    finding = compare(current(session), seen)
     if finding is not None:
         raise ConflictError(finding.reason)
 
@@ -287,8 +289,10 @@ def look(session: Session, mirror: Mirror, *, claimed: bool = False) -> Look:
     Raises:
       ConflictError: The database has no mark (see `current`).
     """
+    seen = mirror.seen
+    # In this order, as in `require`.
     mark = current(session)
-    finding = compare(mark, mirror.seen)
+    finding = compare(mark, seen)
     if isinstance(finding, Foreign) and mark.epoch == 0 and _holds_no_message(session):
         return Look(mark, blank=True)
     if finding is not None or not claimed:

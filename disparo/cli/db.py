@@ -72,7 +72,8 @@ def restored(
             shown = instants.describe(taken, zone)
             if not yes and sys.stdin.isatty():
                 unknown, pending = fence.in_doubt(session, taken, now, nothing_resumed=nothing_resumed)
-                if fence.compare(fence.current(session), mirror.seen) is None and not fence.holds(session):
+                seen = mirror.seen
+                if fence.compare(fence.current(session), seen) is None and not fence.holds(session):
                     note("nothing here shows that this database is older than what was sent from it")
                 note(f"this database is taken as the backup of {shown}")
                 note(

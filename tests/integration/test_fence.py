@@ -109,6 +109,31 @@ def test_a_look_waits_for_nobody_who_has_the_epoch_locked(engine: Engine, mirror
         assert fence.look(session, mirror, claimed=True).advanced
 
 
+def test_another_worker_that_advances_during_a_look_or_a_claim_is_no_restored_backup(
+    engine: Engine, mirror: Mirror, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Session(engine) as session, session.begin():
+        mirror.keep(fence.look(session, mirror))
+    current = fence.current
+
+    def advance_meanwhile(session: Session) -> Mark:
+        mark = current(session)
+        monkeypatch.setattr(fence, "current", current)
+        other = Mirror(mirror.path.parent)
+        with Session(engine) as another, another.begin():
+            made = fence.look(another, other, claimed=True)
+        assert other.keep(made)
+        assert made.advanced
+        monkeypatch.setattr(fence, "current", advance_meanwhile)
+        return mark
+
+    monkeypatch.setattr(fence, "current", advance_meanwhile)
+    with Session(engine) as session, session.begin():
+        assert fence.look(session, mirror).finding is None
+        fence.require(session, mirror)
+        assert fence.look(session, mirror, claimed=True).finding is None
+
+
 def test_an_older_epoch_is_a_restored_backup_and_does_not_grow_past_what_was_seen(
     session: Session, mirror: Mirror
 ) -> None:
