@@ -18,6 +18,7 @@ import time
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from errno import ENOSPC
 from pathlib import Path
 from typing import ClassVar
 from uuid import UUID, uuid4
@@ -212,7 +213,10 @@ class Mirror:
         new = self.path.with_name(f".{FILE}.new")
         descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
-            os.write(descriptor, json.dumps(content).encode() + b"\n")
+            line = json.dumps(content).encode() + b"\n"
+            if os.write(descriptor, line) != len(line):
+                # A disk that fills up takes a part of it; the file as it was says more than a torn one.
+                raise OSError(ENOSPC, os.strerror(ENOSPC))
             # A power cut is what backups are restored after, and it must not leave an empty file.
             os.fsync(descriptor)
             stat = os.fstat(descriptor)

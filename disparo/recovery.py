@@ -15,7 +15,7 @@ LEASE = timedelta(seconds=100)
 #: A job that nobody took in this time, though its queue is empty, is lost.
 LOST_AFTER = timedelta(seconds=4)
 #: A worker that was not seen for so long is not counted on.
-ALIVE_WITHIN = timedelta(seconds=10)
+ALIVE_WITHIN = timedelta(seconds=7)
 #: The database's clock may differ by so much from one transaction to the next without having been set back.
 CLOCK_SLACK = timedelta(seconds=2)
 

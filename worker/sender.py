@@ -54,6 +54,8 @@ from worker import journal
 HORIZON_SECONDS = 0.5
 #: How old the view of stops may be.
 STOPS_SECONDS = 0.4
+#: No request begins on an older view: the process may have been suspended, or PostgreSQL does not answer.
+STALE_SECONDS = 1.0
 #: A permit later than this is dropped: sent now, it would stack on the next ones.
 LATE_SECONDS = 0.1
 #: Outcomes are written together that come within this time: the journal keeps them meanwhile.
@@ -188,6 +190,9 @@ class Sender:
         self._routes: dict[int, Route] = {}
         self._contents: dict[int, tuple[Content, Content]] = {}
         self._stops = Stops()
+        #: When that view was taken, by the boot clock; and which POST thread takes one that is missing.
+        self._looked_at = -STALE_SECONDS
+        self._looking = threading.Lock()
         self._paused_until = 0.0
         #: What this process claimed and has not recorded; the apps of which it is claiming rows just now; and when
         #: it last may have claimed rows that it does not know of.
@@ -305,7 +310,7 @@ class Sender:
         return self._fenced
 
     def is_held_up(self) -> bool:
-        """Whether nothing may be claimed for a moment: the journal cannot be written."""
+        """Whether nothing may be claimed for a moment: the journal cannot be written, or no stop be seen."""
         return time.monotonic() < self._paused_until
 
     def acquire(self, app_id: int, permits: int, rate: float) -> Permits | Wait | Stopped:
@@ -427,6 +432,7 @@ class Sender:
         try:
             body = self._body(row)
             token = self._token(route)
+            self._see_stops()
         except InputError as err:
             return self._refused(row, "rendering", str(err))
         except SettingsError as err:
@@ -437,7 +443,7 @@ class Sender:
             return self._put_back(row)
         except Exception as err:  # noqa: BLE001 - nothing was sent: it is this row's fault alone
             return self._refused(row, "rendering", f"{type(err).__name__}: {err}")
-        # Again: the content may have come from PostgreSQL.
+        # Again: the content may have come from PostgreSQL, or a new view of the stops.
         if not self._wanted(row) or boot_clock() - ready.claimed_at > START_SECONDS:
             return self._put_back(row)
         if time.monotonic() - ready.at > LATE_SECONDS:
@@ -502,6 +508,24 @@ class Sender:
         finally:
             for one in late:
                 self._put_back(one.row)
+
+    def _see_stops(self) -> None:
+        """Take a new view of the stops where the minder's is too old to send by.
+
+        Raises:
+          DatabaseUnavailable: PostgreSQL does not answer, so nobody knows what may leave.
+        """
+        if boot_clock() - self._looked_at <= STALE_SECONDS:
+            return
+        with self._looking:
+            # Another thread has just done it, or has just failed: then the others do not wait for that too.
+            if boot_clock() - self._looked_at <= STALE_SECONDS or self.is_held_up():
+                return
+            try:
+                self._look()
+            except Exception:
+                self._paused_until = time.monotonic() + STALE_SECONDS
+                raise
 
     def _body(self, row: Claimed) -> bytes:
         if row.content is not None:
@@ -728,14 +752,14 @@ class Sender:
                 self.tell("minding_failed", err)
 
     def _look(self) -> None:
-        looked = time.monotonic()
+        looked, looked_at = time.monotonic(), boot_clock()
         with self._session() as (session, now):
             found = session.execute(_STOPS, {"lately": now - recovery.LEASE}).all()
         stops = Stops(
             frozenset((id_, scope, key) for id_, scope, key in found if scope != "campaign"),
             frozenset(id_ for id_, scope, _ in found if scope == "campaign"),
         )
-        self._stops = stops
+        self._stops, self._looked_at = stops, looked_at
         # The table holds them from here on, and tells of a resume.
         self._tripped = {stop: at for stop, at in self._tripped.items() if at > looked - STOPS_SECONDS}
 

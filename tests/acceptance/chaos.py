@@ -48,7 +48,7 @@ DEADLINE_SECONDS = 40.0
 #: A busy machine may take so long to bring a request from one process to the other.
 SLACK_SECONDS = 1.0
 #: A server that was killed may come back by itself for so long; then it is started as a person would.
-REVIVE_SECONDS = 2.0
+REVIVE_SECONDS = 8.0
 #: After a strike sending goes on within this time, and all is settled within that after the last one.
 HEAL_SECONDS, SETTLE_SECONDS = 10.0, 130.0
 #: Sending goes on once a second brings this share of what the rate allows.

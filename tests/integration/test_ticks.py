@@ -9,7 +9,7 @@ from threading import Event
 
 import pytest
 from redis import Redis
-from sqlalchemy import select, text
+from sqlalchemy import Interval, bindparam, select, text
 from sqlalchemy.orm import Session
 
 from disparo import batches, counters, db, recovery
@@ -22,7 +22,7 @@ from disparo.ratelimit import Stopped
 from disparo.settings import Environment
 from disparo.statuses import Lane, Status
 from scheduler import ticks
-from scheduler.ticks import TICKS, Tick
+from scheduler.ticks import TICKS, Tick, release
 from tests.factories.app import make_app, make_stop
 from tests.factories.campaign import make_campaign, recount
 from tests.factories.installation import make_worker
@@ -218,6 +218,68 @@ def test_work_that_could_not_be_enqueued_is_named_by_the_next_tick(
     assert len(named) == len(set(named)) == 3
 
 
+class Killed(BaseException):
+    """As if the process were gone at this very point."""
+
+
+def later(connections: Connections, by: timedelta) -> None:
+    """Let what was named and who was seen be older, as if so much time had passed."""
+    with connections.session() as session:
+        for statement in (
+            "UPDATE batches SET released_at = released_at - :by, held_at = held_at - :by",
+            "UPDATE messages SET released_at = released_at - :by",
+            "UPDATE workers SET seen_at = seen_at - :by",
+        ):
+            session.execute(text(statement).bindparams(bindparam("by", type_=Interval)), {"by": by})
+
+
+@pytest.mark.parametrize("named", [0, 1])
+def test_work_of_a_scheduler_that_was_killed_before_it_was_all_enqueued_is_named_again(
+    connections: Connections, jobs: Jobs, redis: Redis, monkeypatch: pytest.MonkeyPatch, named: int
+) -> None:
+    with connections.session() as session:
+        app = make_app(session, rate=10)
+        campaign = make_campaign(session, app, 10)
+        single = make_message(session, app, due_at=db.now(session))
+    enqueue = release.enqueue
+
+    def dies(connections: Connections, work: list[batches.Job]) -> None:
+        enqueue(connections, work[:named])
+        raise Killed
+
+    with monkeypatch.context() as killed:
+        killed.setattr(release, "enqueue", dies)
+        with pytest.raises(Killed):
+            tick(connections, "release")
+    assert len(jobs("bulk")) == named
+    # A worker takes what was named; the rest is in no queue, and only the tables know of it.
+    for task, arguments in jobs("bulk"):
+        assert task == SEND_MESSAGES, "the single message, which is due, comes first"
+        with connections.session() as session:
+            make_worker(session, db.now(session), "alive")
+            batches.take_messages(session, arguments[1], "alive")  # type: ignore[arg-type]
+    redis.delete("bulk", "urgent")
+    tick(connections, "recover")
+    tick(connections, "release")
+    assert jobs("bulk") == [], "it may still be on its way"
+
+    later(connections, recovery.LOST_AFTER + timedelta(seconds=1))
+    tick(connections, "recover")
+    tick(connections, "release")
+    with connections.session() as session:
+        held = session.scalars(
+            select(Batch.id).where(Batch.campaign_id == campaign.id).order_by(Batch.id)
+        ).all()
+    assert [job for job in jobs("bulk") if job[0] == SEND_BATCH] == [(SEND_BATCH, [one]) for one in held]
+    assert len(held) == 1
+    singles = [job for job in jobs("bulk") if job[0] == SEND_MESSAGES]
+    assert singles == ([] if named else [(SEND_MESSAGES, [app.id, [single.id]])])
+    # Once: the next look finds it named.
+    tick(connections, "recover")
+    tick(connections, "release")
+    assert len(jobs("bulk")) == len(held) + len(singles)
+
+
 def test_nothing_is_named_while_redis_is_away(without_redis: Connections) -> None:
     with without_redis.session() as session:
         campaign = make_campaign(session, make_app(session), 5)
@@ -259,6 +321,32 @@ def test_a_reminder_that_could_not_be_enqueued_is_named_by_the_next_release(
     tick(connections, "release")
     with connections.session() as session:
         message = session.scalars(select(Message)).one()
+    assert jobs("bulk") == [(SEND_MESSAGES, [app.id, [message.id]])]
+
+
+def test_a_reminder_of_a_scheduler_that_was_killed_before_it_was_enqueued_is_named_again(
+    connections: Connections, jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connections.limiter.mark()
+    with connections.session() as session:
+        app = make_app(session)
+        make_reminder(session, app, db.now(session))
+
+    def dies(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as killed:
+        killed.setattr(connections.queue, "send_messages", dies)
+        with pytest.raises(Killed):
+            tick(connections, "release_reminders")
+    with connections.session() as session:
+        message = session.scalars(select(Message)).one()
+    tick(connections, "recover")
+    tick(connections, "release")
+    assert jobs("urgent") == jobs("bulk") == []
+    later(connections, recovery.LOST_AFTER + timedelta(seconds=1))
+    tick(connections, "recover")
+    tick(connections, "release")
     assert jobs("bulk") == [(SEND_MESSAGES, [app.id, [message.id]])]
 
 

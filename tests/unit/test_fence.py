@@ -159,6 +159,20 @@ def test_a_file_that_cannot_be_written_is_told_once_and_memory_counts(
     assert str(home) in told[-1]
 
 
+def test_a_disk_that_fills_up_in_the_middle_leaves_the_last_good_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: list[str]
+) -> None:
+    mirror = Mirror(tmp_path)
+    assert mirror.keep(Look(Mark(OURS, 7)))
+    write = os.write
+    with monkeypatch.context() as full:
+        full.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:5]))
+        mirror.keep(Look(Mark(OURS, 8)))
+    assert in_file(tmp_path) == (str(OURS), 7)
+    assert "No space left" in told[-1]
+    assert mirror.seen == Mark(OURS, 8)
+
+
 def test_a_process_that_is_suspended_while_it_writes_holds_up_nobody(tmp_path: Path) -> None:
     import fcntl
 
