@@ -82,7 +82,7 @@ def load(home: Path) -> Table:
     try:
         # Bytes that are no UTF-8 are told with line and column further on.
         content = path.read_text(encoding="utf-8", errors="surrogateescape")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):  # a home that is no folder is refused by who writes there
         return TABLE
     except OSError as err:
         raise SettingsError(f"{path} cannot be read: {err.strerror}") from err

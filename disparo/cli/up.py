@@ -6,8 +6,6 @@ import socket
 import sys
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -170,10 +168,12 @@ def _workers_live(connections: "Connections") -> int:
 
 
 def _answers(port: int) -> bool:
+    import urllib.request
+
     # No proxy of the environment stands between this machine and itself.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(f"http://127.0.0.1:{port}/health/live", timeout=1):
             return True
-    except (OSError, urllib.error.URLError):
+    except OSError:
         return False

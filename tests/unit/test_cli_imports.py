@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-HEAVY = ["celery", "kombu", "sqlalchemy", "redis", "requests", "alembic", "psycopg"]
+HEAVY = ["celery", "kombu", "sqlalchemy", "redis", "requests", "alembic", "psycopg", "urllib.request"]
 LOOK = "import json, sys; print(json.dumps(sorted(set(sys.modules) & set(json.loads(sys.argv[-1])))), file=sys.stderr)"
 
 
@@ -37,6 +37,13 @@ def test_asking_for_help_imports_neither_celery_nor_sqlalchemy(arguments):
         "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code\nsys.argv = given"
     )
     assert heavy_after(code, *arguments) == []
+
+
+def test_a_command_that_only_asks_the_tables_imports_neither_celery_nor_alembic_nor_the_provider_client():
+    code = (
+        "import disparo.connections, disparo.campaigns, disparo.messages, disparo.schema, disparo.overrides"
+    )
+    assert heavy_after(code) == ["sqlalchemy"]
 
 
 def test_the_look_itself_would_notice():
