@@ -1,6 +1,9 @@
 """${message}
 
 The previous code must still run on the new schema: add before use, remove after the last use.
+Workers and commands of an older version go on with this schema while installation.oldest_code says so. A revision
+after which older code misses something, or meets a word that it does not know, names the oldest that still runs:
+op.execute("UPDATE installation SET oldest_code = '0003'").
 
 Revision: ${up_revision}
 Revises: ${down_revision | comma,n}

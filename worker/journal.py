@@ -13,17 +13,27 @@ import re
 import subprocess
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from errno import EEXIST
 from pathlib import Path
+from typing import Any, get_type_hints
 
 from disparo.batches import Outcome
-from disparo.statuses import Status
+from disparo.recovery import NO_ANSWER_RECORDED
+from disparo.statuses import Status, Verdict
 
 #: A new file is begun past this, so that what was recorded can be deleted.
 SEGMENT_BYTES = 4 * 1024 * 1024
 _NAME = re.compile(r"(?P<owner>[\w.-]+)\.lock")
-_FIELDS = tuple(field.name for field in fields(Outcome) if field.name != "wa_id")
+#: What of an outcome is kept, with its type; not the provider's id of the recipient, which is a phone.
+_KINDS = {
+    name: kind | int if kind is float else kind
+    for name, kind in get_type_hints(Outcome).items()
+    if name != "wa_id"
+}
+_FIELDS = tuple(_KINDS)
+#: What an attempt can come to.
+_ENDS = (Status.ACCEPTED, Status.FAILED, Status.UNKNOWN, Status.PENDING)
 _SEGMENT = re.compile(r"(?P<owner>[\w.-]+)\.(?P<n>[0-9]+)\.journal")
 
 
@@ -168,6 +178,8 @@ class Journal:
 
     def _new_segment(self) -> _Segment:
         self._number += 1
+        # Somebody may have deleted it under us.
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         path = self._folder / f"{self.owner}.{self._number}.journal"
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         return _Segment(path, os.open(path, flags, 0o600))
@@ -226,9 +238,13 @@ def _boot() -> str:
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:
-        # macOS.
         command = ["/usr/sbin/sysctl", "-n", "kern.bootsessionuuid"]
+    try:
+        # macOS.
         return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()  # noqa: S603
+    except OSError:
+        # Neither: no journal is taken for whole.
+        return ""
 
 
 def _read(folder: Path, owner: str) -> tuple[dict[int, int], list[Outcome]]:
@@ -238,25 +254,47 @@ def _read(folder: Path, owner: str) -> tuple[dict[int, int], list[Outcome]]:
         for line in path.read_bytes().split(b"\n"):
             try:
                 if line.startswith(b"S "):
-                    message_id, claim = map(int, line[2:].split(b" "))
+                    # Another version may write more behind them; a start that is missed would be sent again.
+                    message_id, claim = map(int, line[2:].split(b" ")[:2])
                     started[message_id] = max(claim, started.get(message_id, 0))
                 elif line.startswith(b"A "):
                     answers.append(_outcome(json.loads(line[2:])))
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, AttributeError):
                 # The last line of a killed process may be torn; a torn start was never followed by a request.
                 continue
     return started, answers
 
 
 def _kept(outcome: Outcome) -> dict[str, object]:
-    """The outcome's own values; not the provider's id of the recipient, which is a phone."""
+    """The outcome's own values."""
     # Half of the cost of a line would be asdict's.
     values = ((name, getattr(outcome, name)) for name in _FIELDS)
     return {name: value for name, value in values if value is not None}
 
 
-def _outcome(values: dict[str, object]) -> Outcome:
-    return Outcome(**(values | {"status": Status(str(values["status"]))}))  # type: ignore[arg-type]
+def _outcome(values: dict[str, Any]) -> Outcome:
+    """The outcome of a line that an older or a newer version may have written.
+
+    What is not known here is left out, and what is missing has its default. Where its status says nothing to
+    this version, the message may have been sent: it becomes unknown.
+
+    Raises:
+      KeyError: It does not say of which message and claim.
+    """
+    known: dict[str, Any] = {
+        name: value for name, value in values.items() if isinstance(value, _KINDS.get(name, ()))
+    }
+    message_id, claim = known.pop("message_id"), known.pop("claim")
+    status = next((end for end in _ENDS if end == values.get("status")), None)
+    if status is None:
+        status = Status.UNKNOWN
+        known |= {
+            "spent": True,
+            "verdict": Verdict.UNKNOWN,
+            "code": NO_ANSWER_RECORDED,
+            "reason": "the worker died, and this version does not know the answer that it had written down",
+        }
+    return Outcome(message_id, claim, status, **known)
 
 
 def _segments(folder: Path, owner: str) -> list[Path]:

@@ -1,4 +1,8 @@
-"""The tasks: thin, each hands over to the sender."""
+"""The tasks: thin, each hands over to the sender.
+
+While a newer version is being rolled out, its scheduler names jobs to workers of this one. A keyword argument
+that is not known here is ignored: a job only says where to look, and the rows say what to do.
+"""
 
 from collections.abc import Callable
 
@@ -20,11 +24,11 @@ def register(app: Celery, process: Process) -> None:
     """Register the tasks under their fixed names."""
 
     @app.task(name=SEND_BATCH, shared=False)
-    def send_batch(batch_id: int) -> None:
+    def send_batch(batch_id: int, **_: object) -> None:
         take(process.sender, lambda: process.sender.take_batch(batch_id))
 
     @app.task(name=SEND_MESSAGES, shared=False)
-    def send_messages(app_id: int, message_ids: list[int]) -> None:
+    def send_messages(app_id: int, message_ids: list[int], **_: object) -> None:
         take(process.sender, lambda: process.sender.take_messages(app_id, message_ids))
 
 

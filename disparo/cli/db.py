@@ -41,8 +41,8 @@ def check() -> None:
     from disparo.connections import connect
 
     with connect(name="disparo-migrate") as connections:
-        schema.require_current(connections.engine)
-    say(f"the database is at revision {schema.HEAD}, as this version needs it")
+        revision = schema.require_current(connections.engine)
+    say(f"the database is at revision {revision}, and this version runs on it")
 
 
 @cli.command()

@@ -1,6 +1,7 @@
 """The journal in real files: torn lines, full disks, segments, and who may adopt it."""
 
 import errno
+import json
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from threading import Barrier, Event
 import pytest
 
 from disparo.batches import Outcome
+from disparo.recovery import NO_ANSWER_RECORDED
 from disparo.statuses import Status
 from worker import journal
 from worker.journal import Journal, JournalFull, dead
@@ -205,6 +207,167 @@ def test_others_may_not_read_the_journal(folder: Path) -> None:
     assert folder.stat().st_mode & 0o077 == 0
     assert all(path.stat().st_mode & 0o077 == 0 for path in folder.iterdir())
     living.close()
+
+
+# -- a machine that stopped ---------------------------------------------------------------------------------
+
+
+def left(folder: Path) -> None:
+    """The same as `left_by`, without a process: its lock is free and a request is open."""
+    dying = Journal(folder, "gone")
+    dying.start(1, 1)
+    dying.close()
+
+
+def whole(folder: Path) -> list[bool]:
+    return [one.whole for one in dead(folder)]
+
+
+def test_a_journal_is_whole_while_the_machine_of_its_owner_runs(folder: Path) -> None:
+    left(folder)
+    assert whole(folder) == [True]
+    # Also to whoever looks a second time.
+    assert whole(folder) == [True]
+
+
+@pytest.mark.parametrize(
+    "lock",
+    [
+        pytest.param(b"00000000-1111-2222-3333-444444444444", id="the machine was started again"),
+        pytest.param(b"", id="written by a version that noted nothing, or lost with the power"),
+        pytest.param(b"\0" * 36, id="lost with the power"),
+        pytest.param(b"\xff\xfe", id="no text"),
+    ],
+)
+def test_a_journal_of_another_run_of_the_machine_is_not_whole(folder: Path, lock: bytes) -> None:
+    left(folder)
+    (folder / "gone.lock").write_bytes(lock)
+    assert whole(folder) == [False]
+    assert found(folder) == [("gone", {1: 1}, [])]
+
+
+def test_without_a_name_for_the_run_of_the_machine_no_journal_is_whole(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "_boot", lambda: "")
+    left(folder)
+    assert (folder / "gone.lock").read_bytes() == b""
+    assert whole(folder) == [False]
+
+
+def test_a_machine_that_does_not_name_its_runs_still_keeps_journals(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(*_: object, **__: object) -> None:
+        raise FileNotFoundError(errno.ENOENT, "no such file or directory")
+
+    with monkeypatch.context() as neither:
+        neither.setattr(Path, "read_text", missing)
+        neither.setattr(subprocess, "run", missing)
+        left(folder)
+        assert whole(folder) == [False]
+
+
+# -- other versions -----------------------------------------------------------------------------------------
+
+
+def lines(folder: Path, *written: bytes) -> tuple[dict[int, int], list[Outcome]]:
+    """What is read of a journal in which another version wrote these lines behind the start of message 1."""
+    Journal(folder, "gone").close(all_recorded=False)
+    (folder / "gone.1.journal").write_bytes(b"\n".join([b"S 1 3", *written, b""]))
+    ((_, started, answers),) = found(folder)
+    return started, answers
+
+
+def answer(**values: object) -> bytes:
+    return b"A " + json.dumps({"message_id": 1, "claim": 3, "status": "accepted"} | values).encode()
+
+
+KNOWN = Outcome(1, 3, Status.ACCEPTED, spent=True, verdict="accepted", gs_id="gs-1", http_status=200)
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        pytest.param(
+            {
+                "spent": True,
+                "verdict": "accepted",
+                "gs_id": "gs-1",
+                "http_status": 200,
+                "cost": 1,
+                "tags": [],
+            },
+            KNOWN,
+            id="a newer version says more",
+        ),
+        pytest.param({}, Outcome(1, 3, Status.ACCEPTED), id="an older version says less"),
+        pytest.param(
+            # So did the first version, which wrote down every field.
+            {
+                "spent": False,
+                "verdict": "throttle",
+                "status": "pending",
+                "gs_id": None,
+                "wa_id": None,
+                "code": "429",
+                "reason": None,
+                "http_status": 429,
+                "delay_seconds": 3,
+            },
+            Outcome(1, 3, Status.PENDING, verdict="throttle", code="429", http_status=429, delay_seconds=3),
+            id="nothing is None",
+        ),
+        pytest.param(
+            {
+                "spent": 1,
+                "verdict": None,
+                "gs_id": 17,
+                "code": ["x"],
+                "http_status": "200",
+                "delay_seconds": "3",
+            },
+            Outcome(1, 3, Status.ACCEPTED),
+            id="another kind of value",
+        ),
+        pytest.param({"wa_id": PHONE}, Outcome(1, 3, Status.ACCEPTED), id="a phone"),
+    ],
+)
+def test_an_answer_that_another_version_wrote_down_counts(
+    folder: Path, written: dict[str, object], read: Outcome
+) -> None:
+    assert lines(folder, answer(**written)) == ({1: 3}, [read])
+
+
+@pytest.mark.parametrize("status", ["held", "sending", "", None, 7, ["accepted"]])
+def test_an_answer_whose_status_says_nothing_to_this_version_leaves_the_message_unknown(
+    folder: Path, status: object
+) -> None:
+    started, (read,) = lines(folder, answer(status=status, gs_id="gs-1", delay_seconds=5.0))
+    assert started == {1: 3}
+    assert (read.message_id, read.claim, read.status) == (1, 3, Status.UNKNOWN)
+    assert (read.spent, read.verdict, read.code, read.gs_id) == (True, "unknown", NO_ANSWER_RECORDED, "gs-1")
+    assert "does not know the answer" in str(read.reason)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        pytest.param(b'A {"claim": 3, "status": "accepted"}', id="of no message"),
+        pytest.param(b'A {"message_id": "1", "claim": 3, "status": "accepted"}', id="of no number"),
+        pytest.param(b'A {"message_id": 1, "status": "accepted"}', id="of no claim"),
+        pytest.param(b'A [1, 3, "accepted"]', id="a list"),
+        pytest.param(b"A 1", id="a number"),
+        pytest.param(b"B 1 3", id="another kind of line"),
+        pytest.param(b"", id="nothing"),
+    ],
+)
+def test_a_line_that_cannot_be_read_spoils_no_other(folder: Path, line: bytes) -> None:
+    assert lines(folder, line, b"S 2 1") == ({1: 3, 2: 1}, [])
+
+
+def test_a_start_to_which_another_version_adds_something_is_not_missed(folder: Path) -> None:
+    assert lines(folder, b"S 2 5 1763733600 x")[0] == {1: 3, 2: 5}
 
 
 # -- segments ---------------------------------------------------------------------------------------------
