@@ -241,12 +241,18 @@ def take_messages(session: Session, message_ids: Sequence[int], holder: str) -> 
     return min(set(lanes), key=list(Lane).index, default=None)
 
 
+#: Held by each claim until its transaction is over, which may be after its worker died.
+_LOCK_OF_OWNER = "hashtextextended(:owner, 0)"
+
+
 def _claim_statement(which: str) -> TextClause:
     return text(f"""
-        WITH picked AS (
+        WITH claiming AS MATERIALIZED (
+            SELECT true AS held FROM pg_advisory_xact_lock_shared({_LOCK_OF_OWNER})),
+        picked AS (
             SELECT m.id, coalesce(m.template, c.template) AS template
             FROM messages m LEFT JOIN campaigns c ON c.id = m.campaign_id
-            WHERE {which} AND m.app_id = :app_id AND m.status = 'pending'
+            WHERE (SELECT held FROM claiming) AND {which} AND m.app_id = :app_id AND m.status = 'pending'
                 AND (m.due_at IS NULL OR m.due_at <= :now) AND (m.not_after IS NULL OR m.not_after > :now)
                 AND (c.id IS NULL OR c.state = 'running') AND {_MESSAGE_MAY_GO}
             ORDER BY m.id LIMIT :limit FOR UPDATE OF m SKIP LOCKED),
@@ -283,6 +289,12 @@ def claim(session: Session, job: Job, limit: int, owner: str, now: datetime) -> 
         | ({"ids": list(job.message_ids)} if job.batch_id is None else {"batch_id": job.batch_id}),
     ).all()
     return sorted((Claimed(*row) for row in rows), key=lambda row: row.id)
+
+
+def is_claiming(session: Session, owner: str) -> bool:
+    """Whether a claim of a worker is neither committed nor rolled back; the worker itself may be dead."""
+    free = session.execute(text(f"SELECT pg_try_advisory_xact_lock({_LOCK_OF_OWNER})"), {"owner": owner})
+    return not free.scalar_one()
 
 
 def claimed_by(session: Session, owner: str) -> list[tuple[int, int, int]]:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from sqlalchemy import JSON, BigInteger, DateTime, Engine, Identity, MetaData, Text, create_engine, func, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as NoConnectionFree
 from sqlalchemy.orm import DeclarativeBase, Session, mapped_column, sessionmaker
 
 from disparo.errors import DatabaseUnavailable, SettingsError
@@ -108,6 +109,11 @@ def unavailable_as_sentence() -> Iterator[None]:
     """Turn "PostgreSQL does not answer" into a `DatabaseUnavailable` that says where it was looked for."""
     try:
         yield
+    except NoConnectionFree as err:
+        raise DatabaseUnavailable(
+            "PostgreSQL does not answer: all connections of this process wait for it. "
+            "Look in pg_stat_activity for what they wait for"
+        ) from err
     except DBAPIError as err:
         detail = redact(" ".join(str(err.orig).split()))[:300].rstrip(" .?")
         if is_unavailable(err):

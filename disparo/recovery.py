@@ -18,6 +18,8 @@ LOST_AFTER = timedelta(seconds=4)
 ALIVE_WITHIN = timedelta(seconds=7)
 #: The database's clock may differ by so much from one transaction to the next without having been set back.
 CLOCK_SLACK = timedelta(seconds=2)
+#: So much may have happened after the last look at the clock and before it was set back.
+LOOKED_WITHIN = timedelta(seconds=5)
 
 #: Codes of messages that became unknown without an answer.
 NO_ANSWER_RECORDED, LEASE_EXPIRED = "worker_died", "lease_expired"
@@ -212,9 +214,12 @@ def notice_clock_set_back(session: Session, now: datetime) -> bool:
     ).scalar()
     if was is None or was <= now + CLOCK_SLACK:
         return False
-    values = {"now": now, "was": was}
+    values = {"now": now, "was": was + LOOKED_WITHIN, "step": was - now}
     for statement in (
         "UPDATE messages SET due_at = :now WHERE status = 'pending' AND due_at > :now AND due_at <= :was",
+        # A back-off goes on where it was. What was never claimed is scheduled, and stays.
+        """UPDATE messages SET due_at = due_at - CAST(:step AS interval)
+           WHERE status = 'pending' AND claims > 0 AND due_at > :was""",
         "UPDATE messages SET released_at = :now WHERE status = 'pending' AND released_at > :now AND released_at <= :was",
         "UPDATE messages SET claimed_at = :now WHERE status = 'sending' AND claimed_at > :now AND claimed_at <= :was",
         """UPDATE batches SET released_at = least(released_at, :now), held_at = least(held_at, :now)

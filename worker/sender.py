@@ -169,7 +169,6 @@ class Sender:
         self._fenced = False
         self._claimed = False
         self._recorded: list[Outcome] = []
-        self._look_at_fence()
         try:
             self._journal = journal.Journal(self._folder, self.name)
         except OSError as err:
@@ -177,6 +176,11 @@ class Sender:
                 f"the journal folder {self._folder} cannot be written ({err.strerror}); without a journal "
                 "nothing is sent. Set DISPARO_HOME to a folder of this process's user"
             ) from err
+        try:
+            self._look_at_fence()
+        except BaseException:
+            self._journal.close()
+            raise
         self._client = client or Client(
             deadline_seconds=DEADLINE_SECONDS,
             ca_bundle=str(settings.ca_bundle) if settings.ca_bundle else None,
@@ -432,7 +436,6 @@ class Sender:
         try:
             body = self._body(row)
             token = self._token(route)
-            self._see_stops()
         except InputError as err:
             return self._refused(row, "rendering", str(err))
         except SettingsError as err:
@@ -443,6 +446,11 @@ class Sender:
             return self._put_back(row)
         except Exception as err:  # noqa: BLE001 - nothing was sent: it is this row's fault alone
             return self._refused(row, "rendering", f"{type(err).__name__}: {err}")
+        try:
+            self._see_stops()
+        except Exception as err:  # noqa: BLE001 - nothing was sent, and it is no fault of this row
+            self.tell("sending_waits", err)
+            return self._put_back(row)
         # Again: the content may have come from PostgreSQL, or a new view of the stops.
         if not self._wanted(row) or boot_clock() - ready.claimed_at > START_SECONDS:
             return self._put_back(row)
@@ -761,7 +769,8 @@ class Sender:
         )
         self._stops, self._looked_at = stops, looked_at
         # The table holds them from here on, and tells of a resume.
-        self._tripped = {stop: at for stop, at in self._tripped.items() if at > looked - STOPS_SECONDS}
+        # A copy, because another thread may just be adding one.
+        self._tripped = {stop: at for stop, at in list(self._tripped.items()) if at > looked - STOPS_SECONDS}
 
     def _look_at_fence(self) -> bool:
         """Compare the database with what this home has seen, and let the journal forget what is recorded.
@@ -828,11 +837,15 @@ class Sender:
             if fence.lacks(session, found.started.items()):
                 self._trip_fence(session, fence.Restored(fence.current(session)), now)
                 return
+            # Asked first: what is committed afterwards would be seen by nobody.
+            claiming = batches.is_claiming(session, found.owner)
             done = recovery.settle_dead_worker(
                 session, found.owner, found.started, found.answers, now, whole=found.whole
             )
-        found.settled()
-        logger.warning("dead_worker_settled", worker=found.owner, **done)
+        if not claiming:
+            found.settled()
+        if not claiming or any(done.values()):
+            logger.warning("dead_worker_settled", worker=found.owner, **done)
 
     # -- end -----------------------------------------------------------------------------------------
 
@@ -865,12 +878,13 @@ class Sender:
         late = self._doubt_at is not None or any(
             thread.is_alive() for thread in (self._recorder, *self._posters, *runners)
         )
+        # Before its row goes: the minder might write it anew.
+        self._minder.join(2.0)
         try:
             with self._session() as (session, _):
                 session.execute(text("DELETE FROM workers WHERE name = :name"), {"name": self.name})
         except (DisparoError, DBAPIError) as err:
             self.tell("database_unavailable", err)
-        self._minder.join(2.0)
         until = time.monotonic() + 2.0
         try:
             # Another process may just be at the epoch, or at the file.

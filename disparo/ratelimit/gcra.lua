@@ -6,7 +6,7 @@
 --
 -- KEYS[1]  the next free instant of the app
 -- KEYS[2]  the stop of the app, if one is in force
--- KEYS[3]  the cool-down of the app, if there was one: the instants of its end and of its beginning
+-- KEYS[3]  the cool-down of the app, if there was one: the instants of its end and of the last look at it
 -- ARGV[1]  permits wanted, 1 to 500
 -- ARGV[2]  microseconds between two permits, a decimal number
 -- ARGV[3]  horizon: no permit later than this many microseconds from now
@@ -43,15 +43,16 @@ end
 local first = free
 local cool = redis.call('GET', KEYS[3])
 if cool then
-  local till, since = string.match(cool, '(%d+) (%d+)')
-  till, since = tonumber(till), tonumber(since)
-  if now < since then
-    -- This server's clock was set back: the cool-down lasts no longer for that.
-    till = now + till - since
-    redis.call('SET', KEYS[3], string.format('%.0f %.0f', till, now))
+  local till, seen = string.match(cool, '(%d+) (%d+)')
+  till, seen = tonumber(till), tonumber(seen)
+  if now < seen then
+    -- This server's clock was set back: what is left of the cool-down is what was left at the last look.
+    till = till - (seen - now)
   end
   if till < now then
     redis.call('DEL', KEYS[3])
+  else
+    redis.call('SET', KEYS[3], string.format('%.0f %.0f', till, now))
   end
   first = math.max(free, till)
 end

@@ -17,9 +17,12 @@ local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]
 local till = now + tonumber(ARGV[1])
 local cool = redis.call('GET', KEYS[1])
-if not cool or till > tonumber(string.match(cool, '%d+')) or now < tonumber(string.match(cool, '%d+$')) then
-  redis.call('SET', KEYS[1], string.format('%.0f %.0f', till, now))
+if cool then
+  local longest, seen = string.match(cool, '(%d+) (%d+)')
+  -- As in gcra.lua: what is left of the one in force, also when the clock was set back since.
+  till = math.max(till, longest - math.max(0, seen - now))
 end
+redis.call('SET', KEYS[1], string.format('%.0f %.0f', till, now))
 """
 #: Present while Redis still holds what Disparo put there; missing once it was emptied.
 _EPOCH = "disparo:epoch"

@@ -4,16 +4,22 @@ from sqlalchemy.orm import Session
 
 from disparo import db, log, recovery, unknowns
 from disparo.connections import Connections
+from disparo.errors import RedisUnavailable
 
 logger = log.get(__name__)
 
 
 def run(connections: Connections, session: Session) -> None:
     """One page of each a time."""
+    # Asked before anything is locked: an absent Redis may take its time to be absent.
+    try:
+        queues_empty = connections.queue.is_empty()
+    except RedisUnavailable:
+        queues_empty = False
     now = db.now(session)
     if recovery.notice_clock_set_back(session, now):
         logger.warning("clock_set_back", hint="what was due before is due now; look after PostgreSQL's clock")
-    lost = recovery.release_lost(session, connections.queue.is_empty(), now)
+    lost = recovery.release_lost(session, queues_empty, now)
     silent = recovery.hand_back_silent(session, now)
     expired = recovery.expire_leases(session, now)
     resent = unknowns.resend_unknowns(session, now)

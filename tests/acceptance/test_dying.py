@@ -17,7 +17,7 @@ Scheduler twice, then once, then none:
     test_ticks: test_of_two_ticks_at_once_one_runs
 Worker, before its claim is committed:
     test_batches: test_a_claim_that_was_not_committed_is_nobodys
-    test_recovery: test_jobs_whose_worker_was_not_seen_for_ten_seconds_are_lost
+    test_recovery: test_jobs_whose_worker_was_not_seen_for_some_seconds_are_lost
 Worker, after its claim and before the journal's start; after the start; after the answer:
     test_recovery: test_a_dead_worker_leaves_answered_started_and_unstarted_rows
     test_sender: test_a_living_sender_settles_what_a_dead_one_left

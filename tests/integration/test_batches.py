@@ -1,6 +1,7 @@
 """What is released, claimed, recorded and handed back, on a real PostgreSQL."""
 
 import random
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -328,6 +329,92 @@ def test_what_is_handed_back_is_named_by_the_next_release(session: Session, now:
     assert batches.release(session, now) == jobs
 
 
+# -- single messages in a worker's hands ------------------------------------------------------------------
+
+
+def test_a_worker_holds_the_single_messages_that_wait_and_learns_their_most_urgent_lane(
+    session: Session, now: datetime
+) -> None:
+    app = make_app(session)
+    held = [
+        make_message(session, app, lane=lane, due_at=now)
+        for lane in (Lane.MARKETING, Lane.PAYMENT, Lane.UTILITY)
+    ]
+    cancelled = make_message(session, app, due_at=now, status=Status.CANCELLED)
+    sending = make_message(session, app, due_at=now, status=Status.SENDING, claimed_by="other", claims=1)
+    settled = [cancelled.id, sending.id]
+    assert batches.take_messages(session, [*settled, *(message.id for message in held)], "w") == Lane.PAYMENT
+    assert batches.take_messages(session, [held[0].id, held[2].id], "w") == Lane.UTILITY
+    assert [row_of(session, message.id).claimed_by for message in held] == ["w", "w", "w"]
+    assert [row_of(session, message_id).claimed_by for message_id in settled] == [None, "other"]
+    # Nobody waits for these, so there is no work.
+    assert batches.take_messages(session, [*settled, 999_999], "w") is None
+    assert batches.take_messages(session, [], "w") is None
+
+
+def test_a_row_that_is_just_being_claimed_stays_the_claimers(engine: Engine, now: datetime) -> None:
+    with Session(engine, expire_on_commit=False) as session:
+        app = make_app(session)
+        ids = tuple(make_message(session, app, due_at=now).id for _ in range(2))
+        session.commit()
+        job = Job(app.id, Lane.UTILITY, message_ids=ids)
+        (row,) = batches.claim(session, job, 1, "claimer", now)
+
+        def take() -> str | None:
+            with Session(engine) as other, other.begin():
+                return batches.take_messages(other, ids, "taker")
+
+        with ThreadPoolExecutor(1) as threads:
+            taking = threads.submit(take)
+            until_someone_waits_for_a_lock(engine)
+            session.commit()
+            assert taking.result(30) == Lane.UTILITY
+        assert [row_of(session, message_id).claimed_by for message_id in ids] == ["claimer", "taker"]
+        assert batches.claimed_by(session, "claimer") == [(app.id, row.id, row.claim)]
+
+
+def until_someone_waits_for_a_lock(engine: Engine) -> None:
+    deadline = time.monotonic() + 30
+    waiting = text("""
+        SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'""")
+    while True:
+        with engine.connect() as connection:
+            if connection.execute(waiting).first():
+                return
+        assert time.monotonic() < deadline, "nobody waits"
+        time.sleep(0.01)
+
+
+def test_a_single_message_that_is_named_anew_is_in_nobodys_hands(session: Session, now: datetime) -> None:
+    app = make_app(session)
+    message = make_message(session, app, due_at=now)
+    (job,) = batches.release(session, now)
+    batches.take_messages(session, job.message_ids, "w")
+    later = now + batches.SILENT_AFTER
+    assert batches.release(session, later) == [job]
+    row = row_of(session, message.id)
+    assert (row.claimed_by, row.released_at) == (None, later)
+
+
+def test_a_worker_finds_by_the_table_what_it_has_claimed(session: Session, now: datetime) -> None:
+    app, other = make_app(session), make_app(session, "outra")
+    mine = make_campaign(session, app, 4)
+    rows = batches.claim(session, job_of(make_batch(session, mine)), 3, "w", now)
+    batches.record(session, [accepted(rows[0]), Outcome(rows[1].id, rows[1].claim, Status.PENDING)], now)
+    again = Job(app.id, Lane.MARKETING, message_ids=(rows[1].id,))
+    (second,) = batches.claim(session, again, 1, "w", now)
+    # Held and not claimed; another app's; another worker's.
+    batches.take_messages(session, [rows[0].id + 3], "w")
+    ids = {}
+    for owner, its in (("w", other), ("v", app)):
+        ids[owner] = make_message(session, its, due_at=now).id
+        job = Job(its.id, Lane.UTILITY, message_ids=(ids[owner],))
+        assert len(batches.claim(session, job, 1, owner, now)) == 1
+    expected = [(app.id, second.id, 2), (app.id, rows[2].id, 1), (other.id, ids["w"], 1)]
+    assert sorted(batches.claimed_by(session, "w")) == expected
+    assert batches.claimed_by(session, "nobody") == []
+
+
 # -- record -----------------------------------------------------------------------------------------------
 
 
@@ -566,6 +653,7 @@ class Engines:
             (self.empty_redis, 1),
             (self.look_after, 2),
             (self.let_time_pass, 2),
+            (self.set_clock_back, 0.5),
         ]
         self.random.choices([a for a, _ in actions], [w for _, w in actions])[0]()
 
@@ -581,6 +669,8 @@ class Engines:
         job: Job | None = self.queue.pop(self.random.randrange(len(self.queue)))
         if job is not None and job.batch_id is not None:
             job = batches.take(self.session, job.batch_id, owner.name, self.now)
+        elif job is not None and batches.take_messages(self.session, job.message_ids, owner.name) is None:
+            job = None
         if job is not None and job not in owner.jobs:
             owner.jobs.append(job)
 
@@ -644,8 +734,9 @@ class Engines:
     def die(self) -> None:
         owner = self.random.choice(self.owners)
         started = {row.id: row.claim for row in owner.rows if self.random.random() < 0.5}
-        self.written |= started
-        recovery.settle_dead_worker(self.session, owner.name, started, [], self.now)
+        whole = self.random.random() < 0.7
+        self.written |= started if whole else {row.id: row.claim for row in owner.rows}
+        recovery.settle_dead_worker(self.session, owner.name, started, [], self.now, whole=whole)
         self.owners.remove(owner)
         self.owners.append(Owner(f"w{self.born}"))
         self.born += 1
@@ -655,6 +746,9 @@ class Engines:
         recovery.release_everything_again(self.session)
 
     def look_after(self) -> None:
+        recovery.notice_clock_set_back(self.session, self.now)
+        # Of most workers nobody knows that they live, so that jobs in their hands come once more.
+        recovery.release_lost(self.session, not self.queue, self.now)
         recovery.hand_back_silent(self.session, self.now)
         recovery.expire_leases(self.session, self.now)
         counters.fold(self.session, datetime.now(UTC) + timedelta(hours=1))
@@ -662,12 +756,18 @@ class Engines:
     def let_time_pass(self) -> None:
         self.now += timedelta(seconds=self.random.choice([0.5, 2, 30, 130]))
 
+    def set_clock_back(self) -> None:
+        recovery.notice_clock_set_back(self.session, self.now)
+        self.now -= timedelta(seconds=self.random.choice([1, 5, 60]))
+        recovery.notice_clock_set_back(self.session, self.now)
+
     def drain(self) -> None:
         """No more stops, deaths or refusals: everything that waits must find its way."""
         lift_stops(self.session, self.app)
         for campaign in self.campaigns:
             campaign.state = "running"
         self.session.execute(update(App).values(rate=100.0))
+        self.queue.clear()
         for owner in self.owners:
             batches.record(self.session, [accepted(row) for row in owner.rows], self.now)
             self.written |= {row.id: row.claim for row in owner.rows}

@@ -946,7 +946,7 @@ def test_the_journal_shows_a_backup_that_has_the_same_epoch(
     app = sending_app(connections, sandbox, redis_url)
     ids = singles(connections, app, 3)
     sender = senders()
-    sandbox.control(latency_ms="500")
+    sandbox.control(latency_ms="2000")
     with connections.session() as session:
         # From here on this worker cannot advance the epoch, as if PostgreSQL were gone.
         session.execute(text("SELECT 1 FROM installation FOR SHARE"))

@@ -3,17 +3,20 @@
 import itertools
 import json
 import math
+import random
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 
 import pytest
 from redis import Redis
 
 from disparo.errors import RedisUnavailable
 from disparo.ratelimit import Permits, Stopped, Wait
+from disparo.ratelimit import redis as on_redis
 from disparo.ratelimit.redis import RedisRateLimiter, connect
 
 HORIZON = 0.5
@@ -251,3 +254,203 @@ def test_more_threads_than_connections_wait_for_one(redis_url: str) -> None:
         with ThreadPoolExecutor(24) as threads:
             got = list(threads.map(lambda _: limiter.acquire(1, 1, 10, HORIZON), range(240)))
     assert all(isinstance(one, Permits | Wait) for one in got)
+
+
+# -- the server's clock is set back -----------------------------------------------------------------------
+
+SECOND = 1_000_000
+TIME = "redis.call('TIME')"
+
+
+@dataclass
+class Clocked:
+    """A limiter whose server has its clock from us; beside it the true time goes on. All in microseconds."""
+
+    client: Redis
+    limiter: RedisRateLimiter
+    clock: int = 1_800_000_000 * SECOND
+    true: int = 0
+    #: The true instants of all permits.
+    granted: list[float] = field(default_factory=list)
+
+    def tell(self) -> None:
+        self.client.set("clock", self.clock)
+
+    def sleep(self, seconds: float) -> None:
+        self.clock += round(seconds * SECOND)
+        self.true += round(seconds * SECOND)
+        self.tell()
+
+    def set_back(self, seconds: float) -> None:
+        self.clock -= round(seconds * SECOND)
+        self.tell()
+
+    def acquire(self, permits: int, rate: float) -> Permits | Wait:
+        got = self.limiter.acquire(1, permits, rate, HORIZON)
+        assert not isinstance(got, Stopped)
+        if isinstance(got, Permits):
+            first = self.true + got.wait_seconds * SECOND
+            assert got.wait_seconds + (got.n - 1) * got.interval_seconds <= HORIZON + 1e-6
+            self.granted += [first + n * got.interval_seconds * SECOND for n in range(got.n)]
+        return got
+
+    def work(self, seconds: float, rate: float) -> None:
+        """Ask again and again, as a sender does, for so long."""
+        until = self.true + seconds * SECOND
+        while self.true < until:
+            got = self.acquire(500, rate)
+            self.sleep(min(got.seconds, 0.4) if isinstance(got, Wait) else 0.25)
+
+    @property
+    def gaps(self) -> list[float]:
+        """Seconds between one permit and the next, as they were granted."""
+        return [(b - a) / SECOND for a, b in itertools.pairwise(self.granted)]
+
+
+@pytest.fixture
+def clocked(client: Redis) -> Clocked:
+    assert _with_our_clock(on_redis._SCRIPT) != on_redis._SCRIPT
+    limiter = RedisRateLimiter(client)
+    limiter._script = client.register_script(_with_our_clock(on_redis._SCRIPT))
+    limiter._cool_down = client.register_script(_with_our_clock(on_redis._COOL_DOWN))
+    made = Clocked(client, limiter)
+    made.tell()
+    client.set("disparo:app:1:free", "0")
+    return made
+
+
+def _with_our_clock(script: str) -> str:
+    return script.replace(TIME, "{0, redis.call('GET', 'clock')}")
+
+
+@pytest.mark.parametrize("rate", [1_000, 80, 2.5])
+@pytest.mark.parametrize("seconds", [0.003, 0.3, 0.7, 2, 3600, 10_000_000])
+def test_a_clock_that_is_set_back_stops_nobody_for_long_and_nothing_exceeds_the_rate(
+    clocked: Clocked, rate: float, seconds: float
+) -> None:
+    clocked.work(2, rate)
+    for _ in range(2):
+        clocked.set_back(seconds)
+        clocked.work(3, rate)
+    # By the true time, and by the order of the grants too.
+    assert min(clocked.gaps) >= 1 / rate - 2e-6
+    # What had been granted before leaves first; a small step is waited out.
+    assert max(clocked.gaps) <= 2 * (HORIZON + 1 / rate) + 0.4
+
+
+def test_whatever_the_clock_and_the_rate_do_no_second_holds_more_than_the_rate(clocked: Clocked) -> None:
+    chance = random.Random(7)  # noqa: S311
+    rates = [10.0, 11.0, 80.0, 0.1]
+    for _ in range(1_500):
+        if chance.random() < 0.02:
+            clocked.set_back(chance.choice([0.01, 0.5, 0.61, 1.6, 11, 86_400]))
+        clocked.acquire(chance.choice([1, 3, 500]), chance.choice(rates))
+        clocked.sleep(chance.choice([0.001, 0.02, 0.1]))
+    assert len(clocked.granted) > 200
+    assert min(clocked.gaps) >= 1 / max(rates) - 2e-6
+
+
+def test_a_rate_that_is_raised_counts_within_a_second(clocked: Clocked) -> None:
+    assert isinstance(clocked.acquire(1, 0.1), Permits)
+    assert isinstance(clocked.acquire(1, 0.1), Wait)
+    clocked.work(3, 10)
+    before, *after = clocked.gaps
+    assert HORIZON + 0.1 <= before <= 1.0
+    assert len(after) >= 20
+    assert after == pytest.approx([0.1] * len(after), abs=2e-6)
+
+
+def test_a_slow_rate_waits_its_whole_interval_each_time(clocked: Clocked) -> None:
+    clocked.work(45, 0.1)
+    assert clocked.gaps == pytest.approx([10.0] * 4, abs=1e-5)
+
+
+def test_a_free_instant_of_another_clock_is_forgotten_on_a_real_server(
+    limiter: RedisRateLimiter, client: Redis
+) -> None:
+    clock = client.time()
+    client.set("disparo:app:1:free", str((clock[0] + 3_600) * SECOND))
+    began = time.monotonic()
+    got = limiter.acquire(1, 5, 10, HORIZON)
+    assert isinstance(got, Wait)
+    assert got.seconds <= 0.11
+    while isinstance(got, Wait):
+        assert time.monotonic() - began < 30
+        time.sleep(got.seconds)
+        got = limiter.acquire(1, 5, 10, HORIZON)
+    # What another worker was granted just now leaves first.
+    assert time.monotonic() - began + got.wait_seconds >= HORIZON + 0.099
+
+
+# -- cool-downs -------------------------------------------------------------------------------------------
+
+
+def cooled_for(clocked: Clocked, began: int, rate: float = 10) -> float:
+    """Seconds from the true instant ``began`` until the next permit."""
+    while isinstance(got := clocked.acquire(1, rate), Wait):
+        assert clocked.true - began < 10_000 * SECOND, "it does not end"
+        clocked.sleep(min(got.seconds, 0.4))
+    return (clocked.true - began) / SECOND + got.wait_seconds
+
+
+def cooling(clocked: Clocked, seconds: float) -> None:
+    """Time passes while a worker asks."""
+    for _ in range(round(seconds / 0.25)):
+        assert isinstance(clocked.acquire(1, 10), Wait)
+        clocked.sleep(0.25)
+
+
+@pytest.mark.parametrize(("first", "second"), [(20, 1), (1, 20), (20, 20)])
+def test_of_two_cool_downs_the_one_that_ends_last_counts(
+    clocked: Clocked, first: float, second: float
+) -> None:
+    clocked.limiter.cool_down(1, first)
+    began = clocked.true
+    clocked.limiter.cool_down(1, second)
+    assert cooled_for(clocked, began) == pytest.approx(20, abs=0.01)
+
+
+def test_a_cool_down_in_force_may_be_prolonged_by_what_the_provider_says_next(clocked: Clocked) -> None:
+    clocked.limiter.cool_down(1, 20)
+    cooling(clocked, 15)
+    clocked.limiter.cool_down(1, 20)
+    assert cooled_for(clocked, clocked.true) == pytest.approx(20, abs=0.01)
+
+
+def test_after_a_cool_down_nothing_is_caught_up_and_its_key_is_gone(clocked: Clocked, client: Redis) -> None:
+    clocked.limiter.cool_down(1, 3)
+    clocked.work(3, 80)
+    began = len(clocked.granted)
+    clocked.work(2, 80)
+    assert clocked.gaps[began:] == pytest.approx([1 / 80] * len(clocked.gaps[began:]), abs=2e-6)
+    assert client.get("disparo:app:1:cool") is None
+
+
+@pytest.mark.parametrize("seconds", [10, 3600])
+def test_a_clock_that_is_set_back_neither_shortens_nor_prolongs_a_cool_down(
+    clocked: Clocked, seconds: float
+) -> None:
+    clocked.limiter.cool_down(1, 20)
+    began = clocked.true
+    cooling(clocked, 15)
+    clocked.set_back(seconds)
+    # Only what passed since a worker asked last is not known.
+    assert 20 - 0.01 <= cooled_for(clocked, began) <= 20 + 0.5
+
+
+def test_a_shorter_cool_down_after_the_clock_was_set_back_does_not_end_a_longer_one(clocked: Clocked) -> None:
+    clocked.limiter.cool_down(1, 600)
+    began = clocked.true
+    clocked.set_back(3600)
+    clocked.limiter.cool_down(1, 1)
+    assert cooled_for(clocked, began) >= 600 - 0.01
+
+
+def test_a_cool_down_that_a_server_with_another_clock_left_ends_in_its_time(
+    limiter: RedisRateLimiter, client: Redis
+) -> None:
+    ahead = (client.time()[0] + 3_600) * SECOND
+    client.set("disparo:app:1:cool", f"{ahead + 2 * SECOND} {ahead}")
+    got = limiter.acquire(1, 1, 10, HORIZON)
+    assert isinstance(got, Wait)
+    assert 1.4 <= got.seconds <= 1.5

@@ -5,34 +5,41 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from redis import Redis
 from sqlalchemy import select, text
+from sqlalchemy.orm import Session
+from sqlalchemy.pool import QueuePool
 
 from disparo import apps, batches, counters, db, recovery
 from disparo.batches import Outcome
+from disparo.clock import boot_clock
 from disparo.connections import Connections
-from disparo.errors import DatabaseUnavailable
+from disparo.errors import DatabaseUnavailable, RedisUnavailable
 from disparo.models import App, Batch, Campaign, Message, SendError, Stop, Worker
+from disparo.ratelimit import Permits, Stopped, Wait
 from disparo.sandbox import Options, Sandbox
 from disparo.statuses import Lane, Status
 from tests.factories.app import make_app, make_stop
-from tests.factories.campaign import CONTENT, make_campaign, recount
+from tests.factories.campaign import CONTENT, make_batch, make_campaign, recount
 from tests.factories.message import make_message
+from worker import sender as sender_module
 from worker.journal import Journal, JournalFull
-from worker.sender import Sender
+from worker.sender import Sender, _Runner
 
 PATIENCE_SECONDS = 60.0
 TEMPLATE = {"type": "template", "template": {"name": "oferta", "language": {"code": "pt_BR"}}}
 
 
-def until(condition: Callable[[], Any], what: str) -> Any:
+def until(condition: Callable[[], Any], what: str, *, seconds: float = PATIENCE_SECONDS) -> Any:
     """What ``condition`` gives as soon as it is true."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < deadline, f"it did not come to this in time: {what}"
         time.sleep(0.02)
@@ -333,6 +340,7 @@ def test_a_pause_acts_within_a_second_and_a_resume_goes_on(
     assert house.counts(campaign)["pending"] > 30
     with house.connections.session() as session:
         session.execute(text("UPDATE campaigns SET state = 'running'"))
+        session.execute(text("UPDATE apps SET rate = 400"))
     house.resume(app)
     house.until_counts(campaign, accepted=120)
     assert house.sandbox.stats()["repeated"] == 0
@@ -509,6 +517,65 @@ def test_rows_whose_content_cannot_be_read_now_go_back_and_are_not_unknown(
     assert next(reads) > 3
 
 
+def test_a_fault_of_ours_in_the_view_of_the_stops_fails_no_row(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look, faults = Sender._look, itertools.count()
+
+    def faulty(self: Sender) -> None:
+        if threading.current_thread().name.startswith("post-") and next(faults) < 3:
+            raise RuntimeError("dictionary changed size during iteration")
+        look(self)
+
+    monkeypatch.setattr(Sender, "_look", faulty)
+    # Each view is too old to send by.
+    monkeypatch.setattr(sender_module, "STALE_SECONDS", 0.0)
+    campaign = house.campaign(house.app(), 6)
+    house.sender()
+    until(lambda: house.counts(campaign) == {"accepted": 6}, "all to be accepted", seconds=20)
+    assert next(faults) > 3
+
+
+def test_a_pool_without_a_free_connection_fails_no_row_and_forgets_no_outcome(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, claimed_all, taken, failed = (
+        Sender._content,
+        threading.Event(),
+        threading.Event(),
+        threading.Event(),
+    )
+
+    def reading(self: Sender, campaign_id: int) -> Any:
+        claimed_all.set()
+        assert taken.wait(PATIENCE_SECONDS)
+        try:
+            return read(self, campaign_id)
+        except Exception:
+            failed.set()
+            raise
+
+    monkeypatch.setattr(Sender, "_content", reading)
+    campaign = house.campaign(house.app(), 6)
+    sender = house.sender()
+    assert claimed_all.wait(PATIENCE_SECONDS)
+    house.until_counts(campaign, sending=6)
+    house.paused.set()
+    # All of them wait for a lock, say; the next one who wants one is told after half a minute.
+    pool = house.connections.engine.pool
+    assert isinstance(pool, QueuePool)
+    with ExitStack() as held:
+        for _ in range(pool.size() + pool._max_overflow):
+            held.enter_context(house.connections.engine.connect())
+        monkeypatch.setattr(pool, "_timeout", 0.05)
+        taken.set()
+        assert failed.wait(PATIENCE_SECONDS)
+        until(sender._outcomes.empty, "the recorder to have what became of them")
+    house.paused.clear()
+    until(lambda: house.counts(campaign) == {"accepted": 6}, "all to be accepted", seconds=20)
+    assert house.sandbox.stats()["repeated"] == 0
+
+
 def test_an_error_of_ours_before_the_request_fails_the_row_and_is_not_unknown(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -560,3 +627,400 @@ def test_a_late_row_does_not_wait_out_a_cool_down_in_its_thread(house: House) ->
     until(lambda: house.counts(campaign).get("pending") == 20 and house.arrivals(), "all to be put back")
     until(lambda: sender._in_flight == 0, "no thread to wait")
     assert house.counts(campaign) == {"pending": 20}
+
+
+# -- claims of which nobody knows -------------------------------------------------------------------------
+
+
+def lose_answers_of_claims(monkeypatch: pytest.MonkeyPatch, times: int = 1) -> list[list[int]]:
+    """PostgreSQL commits the next claims and goes away before it says so; the messages of each."""
+    lost: list[list[int]] = []
+    claim, session = batches.claim, Sender._session
+    just = threading.local()
+
+    def claiming(*arguments: Any) -> Any:
+        just.claimed = claim(*arguments)
+        return just.claimed
+
+    @contextmanager
+    def losing(self: Sender) -> Iterator[Any]:
+        just.claimed = []
+        with session(self) as opened:
+            yield opened
+        if just.claimed and len(lost) < times:
+            lost.append([row.id for row in just.claimed])
+            raise DatabaseUnavailable("PostgreSQL does not answer")
+
+    monkeypatch.setattr(batches, "claim", claiming)
+    monkeypatch.setattr(Sender, "_session", losing)
+    return lost
+
+
+def test_rows_of_a_claim_whose_answer_was_lost_are_put_back_and_sent_once(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost = lose_answers_of_claims(monkeypatch, times=2)
+    campaign = house.campaign(house.app(), 30)
+    with house.connections.session() as session:
+        single = make_message(session, session.get_one(App, campaign.app_id), due_at=db.now(session))
+    house.sender()
+    # Long before their lease ends, which would make them unknown.
+    house.until_counts(campaign, accepted=30)
+    until(lambda: house.rows()[-1].status == Status.ACCEPTED, "the single message is accepted")
+    assert len(lost) == 2
+    again = Counter(message_id for claim in lost for message_id in claim)
+    for row in house.rows():
+        assert (row.claims, row.attempts) == (1 + again[row.id], 1)
+    assert single.id in {row.id for row in house.rows()}
+    assert house.sandbox.stats()["repeated"] == 0
+
+
+def test_rows_of_a_claim_that_postgresql_commits_late_are_put_back_too(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim, late = batches.claim, []
+
+    def claiming(session: Session, *arguments: Any) -> Any:
+        if late:
+            return claim(session, *arguments)
+        # Its commit waits for a disk, or for a second server, while the connection is lost.
+        own = house.connections.sessions()
+        claim(own, *arguments)
+        late.append(threading.Timer(1.5, lambda: (own.commit(), own.close())))
+        late[0].start()
+        raise DatabaseUnavailable("PostgreSQL does not answer")
+
+    monkeypatch.setattr(batches, "claim", claiming)
+    campaign = house.campaign(house.app(), 10)
+    house.sender()
+    until(lambda: house.counts(campaign) == {"accepted": 10}, "all to be accepted", seconds=20)
+    late[0].join()
+    assert house.sandbox.stats()["repeated"] == 0
+
+
+def test_rows_of_a_claim_that_is_just_being_answered_are_not_taken_for_lost(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim, session, just = batches.claim, Sender._session, threading.local()
+    looked: list[str] = []
+
+    def claiming(*arguments: Any) -> Any:
+        just.claimed = claim(*arguments)
+        return just.claimed
+
+    @contextmanager
+    def slow(self: Sender) -> Iterator[Any]:
+        just.claimed = []
+        with session(self) as opened:
+            yield opened
+        if just.claimed:
+            # It is committed, and before its thread has the turn again the minder looks, for another claim's sake.
+            self._doubt_at = time.monotonic()
+            minder = threading.Thread(target=self.put_back_unknown_claims)
+            minder.start()
+            minder.join(PATIENCE_SECONDS)
+            looked.append(self.name)
+
+    monkeypatch.setattr(batches, "claim", claiming)
+    monkeypatch.setattr(Sender, "_session", slow)
+    campaign = house.campaign(house.app(), 30)
+    house.sender()
+    house.until_counts(campaign, accepted=30)
+    assert looked
+    assert {(row.claims, row.attempts) for row in house.rows()} == {(1, 1)}
+    assert house.sandbox.stats()["arrivals"] == 30
+
+
+def test_rows_of_a_claim_that_postgresql_commits_after_its_worker_died_are_put_back(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sender_module, "DOUBT_SECONDS", 1.0)
+    house.paused.set()
+    campaign = house.campaign(house.app(), 4)
+    Journal(house.connections.settings.home / "journal", "dead").close(all_recorded=False)
+    with house.connections.sessions() as late:
+        (job,) = batches.release(late, db.now(late))
+        late.commit()
+        assert len(batches.claim(late, job, 4, "dead", db.now(late))) == 4
+        # It was killed when it had sent the commit, and that takes longer than another needs to find its journal.
+        commit = threading.Timer(2.0, late.commit)
+        commit.start()
+        house.sender()
+        commit.join()
+    until(lambda: house.counts(campaign) == {"pending": 4}, "the rows to be put back", seconds=15)
+    assert {row.claims for row in house.rows()} == {1}
+
+
+def test_a_sender_that_ends_in_doubt_leaves_its_journal_and_the_next_one_returns_the_rows(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    campaign = house.campaign(house.app(), 12)
+    with monkeypatch.context() as away:
+
+        def fail(*_: Any) -> None:
+            raise DatabaseUnavailable("PostgreSQL does not answer")
+
+        lost = lose_answers_of_claims(away)
+        away.setattr(Sender, "put_back_unknown_claims", lambda *_: fail() if lost else None)
+        first = house.sender()
+        until(lambda: lost, "an answer to be lost")
+        first.close()
+    folder: Path = house.connections.settings.home / "journal"
+    assert [path.stem for path in folder.glob("*.lock")] == [first.name]
+    assert house.counts(campaign)["sending"] == len(lost[0])
+    assert house.arrivals() == []
+    house.sender()
+    house.until_counts(campaign, accepted=12)
+    assert {row.id for row in house.rows() if row.claims == 2} == set(lost[0])
+    assert house.sandbox.stats()["repeated"] == 0
+    until(lambda: list(folder.glob(f"{first.name}*")) == [], "the journal to be settled")
+
+
+# -- rows that are late -----------------------------------------------------------------------------------
+
+
+def test_a_row_that_was_claimed_too_long_ago_is_put_back_and_not_sent(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body, suspended, awake = Sender._body, threading.Event(), threading.Event()
+
+    def slow(self: Sender, row: Any) -> bytes:
+        suspended.set()
+        assert awake.wait(PATIENCE_SECONDS)
+        return body(self, row)
+
+    monkeypatch.setattr(Sender, "_body", slow)
+    campaign = house.campaign(house.app(), 6)
+    house.sender()
+    assert suspended.wait(PATIENCE_SECONDS)
+    until(lambda: house.counts(campaign) == {"sending": 6}, "all to be claimed")
+    # The machine slept, and its monotonic clock with it.
+    monkeypatch.setattr(sender_module, "boot_clock", lambda: boot_clock() + sender_module.START_SECONDS)
+    awake.set()
+    house.until_counts(campaign, accepted=6)
+    assert [(row.claims, row.attempts) for row in house.rows()] == [(2, 1)] * 6
+    assert house.sandbox.stats()["arrivals"] == 6
+
+
+@dataclass
+class Suspended:
+    """A process that stands still: of four claimed rows one has left, and the others wait for their instants."""
+
+    house: House
+    sender: Sender
+    campaign: Campaign
+    #: What its POST threads asked of the limiter afterwards: permits wanted, and what they got.
+    asked: list[tuple[int, Any]]
+    _clock: SimpleNamespace
+
+    def goes_on(self) -> None:
+        """Five seconds later."""
+        awake = time.monotonic() - self._clock.monotonic() - 5.0
+        self._clock.monotonic = lambda: time.monotonic() - awake
+
+
+@pytest.fixture
+def suspended(house: House, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Suspended]:
+    """``suspended(answer)``: POST threads that ask for permits get ``answer()``, or else the limiter's answer."""
+
+    def suspended(answer: Callable[[], Any] | None = None) -> Suspended:
+        asked: list[tuple[int, Any]] = []
+        acquire, now = Sender.acquire, time.monotonic()
+
+        def asking(self: Sender, app_id: int, permits: int, rate: float) -> Any:
+            if not threading.current_thread().name.startswith("post-"):
+                return acquire(self, app_id, permits, rate)
+            got = None
+            try:
+                got = answer() if answer else acquire(self, app_id, permits, rate)
+            finally:
+                asked.append((permits, got))
+            return got
+
+        monkeypatch.setattr(Sender, "acquire", asking)
+        clock = SimpleNamespace(monotonic=lambda: now, sleep=time.sleep)
+        monkeypatch.setattr(sender_module, "time", clock)
+        sender, campaign = claimed(house)
+        until(lambda: house.counts(campaign) == {"accepted": 1, "sending": 3}, "the first one to leave")
+        until(lambda: not sender._runners[campaign.app_id].left(), "the job to be done")
+        return Suspended(house, sender, campaign, asked, clock)
+
+    return suspended
+
+
+def test_rows_that_became_late_share_a_call_for_new_permits_and_leave_in_order(
+    suspended: Callable[..., Suspended],
+) -> None:
+    found = suspended()
+    house = found.house
+    assert found.asked == []
+    found.goes_on()
+    house.until_counts(found.campaign, accepted=4)
+    # What the horizon had no permit for asked again.
+    assert sum(got.n for _, got in found.asked if isinstance(got, Permits)) == 3
+    assert max(wanted for wanted, _ in found.asked) >= 2
+    assert [row.claims for row in house.rows()] == [1] * 4
+    arrivals = house.arrivals()
+    assert [arrival["to"] for arrival in arrivals] == [row.recipient for row in house.rows()]
+    # An eighth of a second apart, as the rate says; never at once because they were late.
+    assert min(b["at"] - a["at"] for a, b in itertools.pairwise(arrivals)) > 0.05
+
+
+def is_away() -> Any:
+    raise RedisUnavailable("Redis does not answer")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(lambda: Stopped("no credit"), id="the app is stopped"),
+        pytest.param(lambda: Wait(3600.0), id="the app cools down"),
+        pytest.param(is_away, id="Redis is away"),
+    ],
+)
+def test_late_rows_that_get_no_permit_go_back_and_are_sent_once_when_there_are_some(
+    suspended: Callable[..., Suspended], monkeypatch: pytest.MonkeyPatch, answer: Callable[[], Any]
+) -> None:
+    found = suspended(answer)
+    house, campaign = found.house, found.campaign
+    found.goes_on()
+    house.until_counts(campaign, accepted=1, pending=3)
+    until(lambda: found.sender._in_flight == 0, "no thread to wait")
+    assert sum(wanted for wanted, _ in found.asked) == 3
+    assert [(row.claims, row.attempts, row.code) for row in house.rows()[1:]] == [(1, 0, None)] * 3
+    assert len(house.arrivals()) == 1
+    monkeypatch.undo()
+    house.paused.clear()
+    house.until_counts(campaign, accepted=4)
+    assert house.sandbox.stats()["repeated"] == 0
+
+
+def test_rows_that_became_late_before_their_request_do_not_leave_at_once(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, slow = Sender._content, threading.Event()
+
+    def reading(self: Sender, campaign_id: int) -> Any:
+        # PostgreSQL takes its time for the content, for every thread that wants it.
+        assert slow.wait(PATIENCE_SECONDS)
+        return read(self, campaign_id)
+
+    monkeypatch.setattr(Sender, "_content", reading)
+    campaign = house.campaign(house.app(rate=10.0), 16)
+    sender = house.sender()
+    until(lambda: sender._in_flight == sender._threads, "all threads to wait")
+    slow.set()
+    house.until_counts(campaign, accepted=16)
+    assert house.sandbox.stats()["worst_second"] <= 12
+
+
+# -- jobs and runners -------------------------------------------------------------------------------------
+
+
+def test_a_fault_of_ours_does_not_leave_the_jobs_of_an_app_without_anybody(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim, faults = batches.claim, itertools.count()
+
+    def faulty(*arguments: Any) -> Any:
+        if next(faults) < 2:
+            raise RuntimeError("odd data")
+        return claim(*arguments)
+
+    monkeypatch.setattr(batches, "claim", faulty)
+    campaign = house.campaign(house.app(), 10)
+    sender = house.sender()
+    house.until_counts(campaign, accepted=10)
+    assert next(faults) > 2
+    assert len(sender._runners) == 1
+
+
+def test_a_thread_that_cannot_be_started_takes_no_job_along(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house.paused.set()
+    campaign = house.campaign(house.app(rate=5.0), 10)
+    sender = house.sender()
+    with house.connections.session() as session:
+        first, second = batches.release(session, db.now(session))
+    assert first.batch_id is not None
+    assert second.batch_id is not None
+
+    def refuse(_: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as full:
+        full.setattr(_Runner, "start", refuse)
+        sender.take_batch(first.batch_id)
+    sender.take_batch(second.batch_id)
+    until(lambda: house.counts(campaign).get("accepted") == 5, "the second job to be sent", seconds=15)
+    house.paused.clear()
+    house.until_counts(campaign, accepted=10)
+
+
+def test_a_busy_sender_that_has_enough_for_a_second_leaves_the_next_jobs_to_another(house: House) -> None:
+    house.paused.set()
+    house.sandbox.control(latency_ms=200)
+    app = house.app(rate=1_000.0)
+    with house.connections.session() as session:
+        jobs = [make_batch(session, make_campaign(session, app, 40, name=name)).id for name in "abcd"]
+    senders = [house.sender(), house.sender()]
+
+    def slot(sender: Sender) -> None:
+        """As one of Celery's threads: one job after the other."""
+        while jobs:
+            sender.take_batch(jobs.pop(0))
+
+    slots = [threading.Thread(target=slot, args=(sender,)) for sender in senders]
+    senders[0].take_batch(jobs.pop(0))
+    until(lambda: senders[0]._has_enough(app.id), "its threads to be busy")
+    slots[0].start()
+    # One job is in its hands, and the slot waits with the next one.
+    until(lambda: held(house, senders[0]) >= 2, "the first sender to have enough")
+    slots[1].start()
+    until(lambda: {row.status for row in house.rows()} == {Status.ACCEPTED}, "all to be accepted")
+    for one in slots:
+        one.join(PATIENCE_SECONDS)
+    assert {row.claimed_by for row in house.rows()} == {sender.name for sender in senders}
+
+
+def held(house: House, sender: Sender) -> int:
+    """How many batches a sender holds, by the table."""
+    with house.connections.session() as session:
+        return len(session.scalars(select(Batch.id).where(Batch.holder == sender.name)).all())
+
+
+def test_an_app_that_cools_down_holds_no_job_of_another(house: House) -> None:
+    slow = house.app("loja", rate=40.0)
+    house.campaign(slow, 160, name="lenta")
+    house.connections.limiter.cool_down(slow.id, 3600)
+    sender = house.sender()
+    until(lambda: held(house, sender) == 2, "the slow app to have jobs")
+    house.connections.environment.values["DISPARO_TOKEN_LOJA_SUL"] = "sk_1"
+    fast = house.campaign(house.app("loja-sul"), 10, name="rápida")
+    until(lambda: house.counts(fast) == {"accepted": 10}, "the other app to send", seconds=15)
+
+
+def test_a_journal_that_cannot_be_settled_does_not_hold_up_the_others(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house.paused.set()
+    campaign = house.campaign(house.app(), 4)
+    folder = house.connections.settings.home / "journal"
+    with house.connections.session() as session:
+        (job,) = batches.release(session, db.now(session))
+        for owner in ("a-spoilt", "b-good"):
+            assert len(batches.claim(session, job, 2, owner, db.now(session))) == 2
+    for owner in ("a-spoilt", "b-good"):
+        Journal(folder, owner).close(all_recorded=False)
+    settle = recovery.settle_dead_worker
+
+    def failing(session: Session, owner: str, *arguments: Any, **options: Any) -> Any:
+        if owner == "a-spoilt":
+            raise ValueError("garbage of a disk")
+        return settle(session, owner, *arguments, **options)
+
+    monkeypatch.setattr(recovery, "settle_dead_worker", failing)
+    house.sender()
+    until(lambda: house.counts(campaign).get("pending") == 2, "the good one to be settled", seconds=15)
+    assert [path.stem for path in folder.glob("?-*.lock")] == ["a-spoilt"]
