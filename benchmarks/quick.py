@@ -40,7 +40,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=4)
-    parser.add_argument("--rows", type=int, default=15_000, help="messages of a bare and of a product run")
+    parser.add_argument("--rows", type=int, default=20_000, help="messages of a bare and of a product run")
     parser.add_argument("--naive-rows", type=int, default=1_500)
     parser.add_argument("--threads", type=int, default=16, help="of each of the two processes")
     parser.add_argument("--only", choices=["product", "bare"], help="one way alone, to look at it")

@@ -16,7 +16,8 @@ def main() -> None:
     create_table()
     app.control.purge()
     command = [sys.executable, "-m", "celery", "--quiet", "-A", "benchmarks.naive", "worker", "-c", processes]
-    with subprocess.Popen([*command, "-l", "WARNING"]) as worker:
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen([*command, "-l", "WARNING"], **quiet) as worker:
         while not app.control.ping(timeout=0.5):
             assert worker.poll() is None, "the naive worker ended before it was ready"
         with app.producer_or_acquire() as producer:
