@@ -17,8 +17,6 @@ AHEAD_SECONDS = 2.0
 #: Rows of one job at most, and of one app in the queue at most.
 JOB_ROWS, AHEAD_ROWS = 500, 5_000
 
-_LANE_ORDER = "CASE {lane} WHEN 'payment' THEN 0 WHEN 'utility' THEN 1 ELSE 2 END"
-
 
 def _not_stopped(row: str, template: str) -> str:
     """SQL: no stop is in force for the app, the lane or the template of ``row``."""

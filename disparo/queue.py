@@ -14,7 +14,8 @@ from celery.app.amqp import AMQP
 from kombu.connection import Connection
 from kombu.exceptions import ChannelError, OperationalError
 
-from disparo.errors import RedisUnavailable, SettingsError
+from disparo.errors import SettingsError
+from disparo.ratelimit.redis import unavailable
 
 URGENT, BULK, EVENTS, CONTROL = "urgent", "bulk", "events", "control"
 QUEUES = (URGENT, BULK, EVENTS, CONTROL)
@@ -152,9 +153,9 @@ class Queue:
                     return all(_jobs(connection, queue) == 0 for queue in (URGENT, BULK))
                 except connection.connection_errors as err:
                     connection.close()
-                    raise _unavailable(err) from err
+                    raise unavailable(err) from err
         except (OperationalError, OSError) as err:
-            raise _unavailable(err) from err
+            raise unavailable(err) from err
 
     def close(self) -> None:
         """Give the connections back."""
@@ -170,7 +171,7 @@ class Queue:
                 retry_policy={"max_retries": 1, "interval_start": 0.1, "interval_max": 0.1},
             )
         except (OperationalError, OSError) as err:
-            raise _unavailable(err) from err
+            raise unavailable(err) from err
 
 
 def _jobs(connection: Any, queue: str) -> int:
@@ -179,9 +180,3 @@ def _jobs(connection: Any, queue: str) -> int:
     except ChannelError:
         # Redis knows a queue only while it holds a job.
         return 0
-
-
-def _unavailable(err: Exception) -> RedisUnavailable:
-    return RedisUnavailable(
-        f"Redis does not answer ({type(err).__name__}). Check DISPARO_REDIS_URL and that the server runs"
-    )

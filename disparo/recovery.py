@@ -7,7 +7,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from disparo.batches import SILENT_AFTER, Outcome, record
-from disparo.counters import add_deltas
+from disparo.counters import DELTAS_OF_CHANGED
 from disparo.statuses import Status
 
 #: A claim is never older than this while its owner lives: two and a half times the deadline of a request (40 s).
@@ -60,21 +60,20 @@ def settle_dead_worker(
     answers = list(answers)
     recorded = record(session, answers, now)
     answered = {(outcome.message_id, outcome.claim) for outcome in answers}
-    lost = [
-        Outcome(
-            message_id,
-            claim,
-            Status.UNKNOWN,
-            spent=True,
-            verdict="unknown",
-            code=NO_ANSWER_RECORDED,
-            reason="the worker died while the request was under way",
-        )
+    lost = {
+        (message_id, claim): "the worker died while the request was under way"
         for message_id, claim in started.items()
         if (message_id, claim) not in answered
-    ]
+    }
     if not whole:
-        lost += [
+        for message_id, claim in session.execute(_HELD, {"owner": owner}).all():
+            if (message_id, claim) not in answered and started.get(message_id) != claim:
+                lost[message_id, claim] = (
+                    "the worker's machine stopped, so its journal may lack the last requests"
+                )
+    unknown = record(
+        session,
+        [
             Outcome(
                 message_id,
                 claim,
@@ -82,14 +81,14 @@ def settle_dead_worker(
                 spent=True,
                 verdict="unknown",
                 code=NO_ANSWER_RECORDED,
-                reason="the worker's machine stopped, so its journal may lack the last requests",
+                reason=reason,
             )
-            for message_id, claim in session.execute(_HELD, {"owner": owner}).all()
-            if (message_id, claim) not in answered and started.get(message_id) != claim
-        ]
-    unknown = record(session, lost, now)
+            for (message_id, claim), reason in lost.items()
+        ],
+        now,
+    )
     returned = session.execute(
-        text("""
+        text(f"""
             WITH was AS (
                 SELECT id, status, 1 + (
                     SELECT count(*) FROM send_errors e WHERE e.message_id = messages.id AND e.code = :died
@@ -113,8 +112,9 @@ def settle_dead_worker(
                 RETURNING m.id, m.campaign_id, was.status AS before, m.status, m.attempts),
             errors AS (
                 INSERT INTO send_errors (message_id, attempt, at, verdict, code, text)
-                SELECT id, attempts, :now, '', :died, 'its worker died before the request began' FROM changed)
-            SELECT campaign_id, before, status FROM changed"""),
+                SELECT id, attempts, :now, '', :died, 'its worker died before the request began' FROM changed),
+            {DELTAS_OF_CHANGED}
+            SELECT status FROM changed"""),
         {
             "owner": owner if whole else None,
             "ids": list(started),
@@ -127,14 +127,6 @@ def settle_dead_worker(
             "why": f"{DEATHS_LIMIT} workers died while they held it, before its request began; it was never sent",
         },
     ).all()
-    add_deltas(
-        session,
-        [
-            change
-            for row in returned
-            for change in ((row.campaign_id, row.before, -1), (row.campaign_id, row.status, 1))
-        ],
-    )
     failed = sum(row.status == Status.FAILED for row in returned)
     batches = session.execute(
         text(
