@@ -208,7 +208,11 @@ def _admin(servers: Servers) -> Engine:
 
 
 def _database(servers: Servers, template: str) -> Iterator[str]:
-    name = f"disparo_test_{os.getpid()}_{next(_numbers)}"
+    yield from cloned_database(servers, template, f"disparo_test_{os.getpid()}_{next(_numbers)}")
+
+
+def cloned_database(servers: Servers, template: str, name: str) -> Iterator[str]:
+    """The address of a clone of ``template``, which is dropped afterwards."""
     admin = _admin(servers)
     with admin.connect() as connection:
         connection.execute(text(f'CREATE DATABASE "{name}" TEMPLATE "{template}"'))

@@ -90,7 +90,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Interval, bindparam, create_engine, func, select, text
+from sqlalchemy import Interval, bindparam, func, select, text
 
 from disparo import apps, campaigns, db, recovery
 from disparo.connections import connect
@@ -109,7 +109,7 @@ from tests.acceptance.test_network import (
     _with_path,
 )
 from tests.acceptance.test_processes import TOKEN, Processes
-from tests.conftest import Servers
+from tests.conftest import Servers, cloned_database
 from tests.factories.campaign import make_campaign
 from tests.tcp_proxy import TCPProxy
 
@@ -248,14 +248,7 @@ class House(Network):
 @pytest.fixture(scope="module")
 def database(servers: Servers, template: str) -> Iterator[str]:
     """A database for all tests of this file."""
-    name = f"disparo_dying_{os.getpid()}"
-    admin = create_engine(servers.database("postgres"), isolation_level="AUTOCOMMIT")
-    with admin.connect() as connection:
-        connection.execute(text(f'CREATE DATABASE "{name}" TEMPLATE "{template}"'))
-    yield servers.database(name)
-    with admin.connect() as connection:
-        connection.execute(text(f'DROP DATABASE "{name}" WITH (FORCE)'))
-    admin.dispose()
+    yield from cloned_database(servers, template, f"disparo_dying_{os.getpid()}")
 
 
 @pytest.fixture(scope="module")

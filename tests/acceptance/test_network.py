@@ -17,14 +17,14 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
-from sqlalchemy import create_engine, func, make_url, select, text
+from sqlalchemy import func, make_url, select, text
 
 from disparo import apps, campaigns, db
 from disparo.connections import Connections, connect
 from disparo.models import Message
 from disparo.settings import Environment
 from tests.acceptance.test_processes import TOKEN, Processes
-from tests.conftest import Servers
+from tests.conftest import Servers, cloned_database
 from tests.factories.campaign import make_campaign
 from tests.tcp_proxy import TCPProxy
 
@@ -137,14 +137,7 @@ class Network:
 @pytest.fixture(scope="module")
 def database_url(servers: Servers, template: str) -> Iterator[str]:
     """A database for all tests of this file."""
-    name = f"disparo_network_{os.getpid()}"
-    admin = create_engine(servers.database("postgres"), isolation_level="AUTOCOMMIT")
-    with admin.connect() as connection:
-        connection.execute(text(f'CREATE DATABASE "{name}" TEMPLATE "{template}"'))
-    yield servers.database(name)
-    with admin.connect() as connection:
-        connection.execute(text(f'DROP DATABASE "{name}" WITH (FORCE)'))
-    admin.dispose()
+    yield from cloned_database(servers, template, f"disparo_network_{os.getpid()}")
 
 
 @pytest.fixture(scope="module")
