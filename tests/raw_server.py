@@ -55,7 +55,7 @@ class Server:
         self.connections = 0
         self.stopped = threading.Event()
         self.hung_up = threading.Event()
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
         self._sockets: list[socket.socket] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
@@ -66,6 +66,11 @@ class Server:
     def url(self) -> str:
         return endpoint(f"{'https' if self.context else 'http'}://127.0.0.1:{self.port}", "app-1")
 
+    def met(self, connections: int) -> bool:
+        """Whether that many connections came: the kernel completes one before this server has taken it."""
+        with self._lock:
+            return self._lock.wait_for(lambda: self.connections >= connections, 10) and self.connections == connections
+
     def _accept(self) -> None:
         while True:
             try:
@@ -74,6 +79,7 @@ class Server:
                 return
             with self._lock:
                 self.connections += 1
+                self._lock.notify_all()
                 self._sockets.append(connection)
                 thread = threading.Thread(target=self._serve, args=(connection,))
                 self._threads.append(thread)
