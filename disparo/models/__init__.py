@@ -1,9 +1,17 @@
 """All tables; importing this package makes the metadata complete."""
 
 from disparo.models.app import App, Stop
-from disparo.models.campaign import Batch, Campaign, Counter, CounterDelta, Import, ImportReject
+from disparo.models.campaign import (
+    Batch,
+    Campaign,
+    CampaignContent,
+    Counter,
+    CounterDelta,
+    Import,
+    ImportReject,
+)
 from disparo.models.charge import PIXCharge
-from disparo.models.installation import Action, Installation, Worker
+from disparo.models.installation import Action, Installation, Notification, Token, Worker
 from disparo.models.message import Message, SendError
 from disparo.models.reminder import Reminder
 from disparo.models.suppression import Suppression
@@ -14,17 +22,20 @@ __all__ = [
     "App",
     "Batch",
     "Campaign",
+    "CampaignContent",
     "Counter",
     "CounterDelta",
     "Import",
     "ImportReject",
     "Installation",
     "Message",
+    "Notification",
     "PIXCharge",
     "Reminder",
     "SendError",
     "Stop",
     "Suppression",
+    "Token",
     "WebhookEvent",
     "Worker",
 ]

@@ -1,6 +1,6 @@
 """Senders, and what holds them."""
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, text
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from disparo.db import Base, BigId, BinaryJSON, CreatedAt, Instant
@@ -10,7 +10,11 @@ class App(Base):
     """A sender: one WhatsApp number at the provider, under a name of our own."""
 
     __tablename__ = "apps"
-    __table_args__ = (CheckConstraint("rate > 0", name="rate"),)
+    __table_args__ = (
+        CheckConstraint("rate > 0", name="rate"),
+        CheckConstraint("token_kind IN ('static', 'partner', 'universal')", name="token_kind"),
+        CheckConstraint("token_scheme IN ('raw', 'bearer')", name="token_scheme"),
+    )
 
     id: Mapped[BigId]
     name: Mapped[str] = mapped_column(unique=True)
@@ -27,6 +31,10 @@ class App(Base):
     #: A status that names no message may be taken for that of the recipient's only unknown one; off where other
     #: systems send through the same number.
     adopts_statuses: Mapped[bool] = mapped_column(server_default=text("true"))
+    #: Where its token comes from (`disparo.tokens`): static, partner or universal.
+    token_kind: Mapped[str] = mapped_column(server_default=text("'static'"))
+    #: How the token stands in the ``Authorization`` header, where it is not as its kind has it.
+    token_scheme: Mapped[str | None]
     created_at: Mapped[CreatedAt]
     updated_at: Mapped[CreatedAt]
 
@@ -59,4 +67,11 @@ class Stop(Base):
     #: The message whose refusal tripped it.
     message_id: Mapped[int | None]
     since: Mapped[CreatedAt]
+    #: When one real message is let through to see whether the fault is over; None: a person ends it.
+    probe_at: Mapped[Instant | None]
+    #: How many were let through by now, and the last of them, which no stop but this one holds.
+    probes: Mapped[int] = mapped_column(server_default=text("0"))
+    probe_message_id: Mapped[int | None] = mapped_column(BigInteger)
     ended_at: Mapped[Instant | None]
+    #: Who ended it: a person, or ``disparo`` after a probe.
+    ended_by: Mapped[str | None]

@@ -52,11 +52,32 @@ class Campaign(Base):
     total: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
     #: The last message that was put into a batch; those behind it wait.
     released_to: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
+    #: Which content is sent now; the earlier ones are in ``campaign_contents``.
+    version: Mapped[int] = mapped_column(server_default=text("1"))
+    #: No more than so many of its first messages leave; then it pauses by itself. None: all of them.
+    first: Mapped[int | None]
+    #: Answers and failures of the time before the last resume, which ``stop_if`` does not count again.
+    stop_if_from: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
     pause_reason: Mapped[str | None]
     created_by: Mapped[str]
     created_at: Mapped[CreatedAt]
     launched_at: Mapped[Instant | None]
     finished_at: Mapped[Instant | None]
+
+
+class CampaignContent(Base):
+    """A content that a campaign had before it was amended; messages say by which one they were sent."""
+
+    __tablename__ = "campaign_contents"
+
+    campaign_id: Mapped[int] = mapped_column(ForeignKey("campaigns.id", ondelete="CASCADE"), primary_key=True)
+    version: Mapped[int] = mapped_column(primary_key=True)
+    content: Mapped[ExactJSON]
+    template: Mapped[str | None]
+    content_digest: Mapped[str]
+    #: Until when it was the campaign's, and who put another in its place.
+    replaced_at: Mapped[CreatedAt]
+    replaced_by: Mapped[str]
 
 
 class Import(Base):

@@ -3,7 +3,7 @@
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, CheckConstraint, Index, text
+from sqlalchemy import BigInteger, CheckConstraint, Index, LargeBinary, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -57,3 +57,45 @@ class Worker(Base):
     queues: Mapped[str]
     started_at: Mapped[CreatedAt]
     seen_at: Mapped[Instant]
+
+
+class Token(Base):
+    """A token that was fetched from the provider, encrypted; one row for each key that processes share."""
+
+    __tablename__ = "tokens"
+
+    #: ``app:<id>``, or the account that app tokens are fetched with.
+    subject: Mapped[str] = mapped_column(primary_key=True)
+    #: Fingerprint of the key that it is encrypted with.
+    key_id: Mapped[str] = mapped_column(primary_key=True)
+    ciphertext: Mapped[bytes] = mapped_column(LargeBinary)
+    fetched_at: Mapped[CreatedAt]
+    #: None: the provider names no end.
+    expires_at: Mapped[Instant | None]
+
+
+class Notification(Base):
+    """Something that a person should hear of, until it is told or given up."""
+
+    __tablename__ = "notifications"
+    __table_args__ = (
+        Index("ix_notifications_due", "due_at", postgresql_where=text("told_at IS NULL")),
+        Index("uq_notifications_once", "once", unique=True, postgresql_where=text("once IS NOT NULL")),
+    )
+
+    id: Mapped[BigId]
+    at: Mapped[CreatedAt]
+    #: ``app_paused``, ``campaign_finished``, …
+    event: Mapped[str]
+    #: ``app:loja``, ``campaign:black-friday``.
+    subject: Mapped[str]
+    sentence: Mapped[str]
+    details: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
+    #: What is told only once carries a name of its own.
+    once: Mapped[str | None]
+    attempts: Mapped[int] = mapped_column(server_default=text("0"))
+    #: When it is told, or told again.
+    due_at: Mapped[CreatedAt]
+    told_at: Mapped[Instant | None]
+    #: Why it could not be told the last time.
+    error: Mapped[str | None]

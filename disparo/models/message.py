@@ -90,6 +90,10 @@ class Message(Base):
     released_at: Mapped[Instant | None]
     #: Attempts spent: requests that may have reached the provider or failed, throttles left out.
     attempts: Mapped[int] = mapped_column(server_default=text("0"))
+    #: Attempts that no longer count against its tries, since a person had it tried anew.
+    forgiven: Mapped[int] = mapped_column(server_default=text("0"))
+    #: The version of its campaign's content that it was last claimed with.
+    version: Mapped[int | None]
     #: How often it was claimed: which claim an answer belongs to, and what stops a row that kills its worker.
     claims: Mapped[int] = mapped_column(server_default=text("0"))
     #: The worker that holds its job or claimed it last.
