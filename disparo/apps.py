@@ -11,7 +11,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from disparo import windows as send_windows
-from disparo.errors import ConflictError, InputError, NotFoundError
+from disparo.errors import InputError, NotFoundError
 from disparo.models import Action, App, Stop
 from disparo.settings import APP_NAME, checked_base_url, token_variable
 from disparo.statuses import AppState, Lane, Status
@@ -168,74 +168,14 @@ def describe(session: Session, app: App) -> dict[str, Any]:
                 "key": stop.key or None,
                 "code": stop.code,
                 "reason": stop.reason,
+                "hint": stop.hint or None,
                 "since": stop.since.isoformat(),
+                "probes": stop.probes,
+                "next_probe_at": stop.probe_at.isoformat() if stop.probe_at else None,
             }
             for stop in held
         ],
     }
-
-
-def stop(
-    session: Session,
-    app_id: int,
-    *,
-    scope: str = "app",
-    key: str = "",
-    code: str = OPERATOR,
-    reason: str,
-    hint: str = "",
-    epoch: int | None = None,
-    message_id: int | None = None,
-) -> bool:
-    """Put a stop in force; False when one of that width was already, or when ``epoch`` is older than a resume.
-
-    An answer to a request that started before the last resume tells of a fault that a person may have
-    mended since, so it stops nothing.
-    """
-    done = session.execute(
-        text("""
-            INSERT INTO stops (app_id, scope, key, code, reason, hint, message_id)
-            SELECT id, :scope, :key, :code, :reason, :hint, :message_id FROM apps
-            WHERE id = :app_id AND (CAST(:epoch AS integer) IS NULL OR epoch = :epoch)
-            ON CONFLICT (app_id, scope, key) WHERE ended_at IS NULL DO NOTHING
-            RETURNING id"""),
-        {
-            "app_id": app_id,
-            "scope": scope,
-            "key": key,
-            "code": code,
-            "reason": reason,
-            "hint": hint,
-            "epoch": epoch,
-            "message_id": message_id,
-        },
-    ).scalar()
-    return done is not None
-
-
-def is_stopped(session: Session, app_id: int, scope: str, key: str) -> bool:
-    """Whether a stop of that width is in force."""
-    in_force = select(Stop.id).where(
-        Stop.app_id == app_id, Stop.scope == scope, Stop.key == key, Stop.ended_at.is_(None)
-    )
-    return session.scalar(in_force) is not None
-
-
-def resume(session: Session, app: App, now: datetime, *, lane: str | None = None) -> list[Stop]:
-    """End the stops of an app (or of one lane of it) and return them; what waited goes on where it was.
-
-    Raises:
-      ConflictError: The send fence holds it: what the database says may be sent may have been sent already.
-    """
-    held = stops(session, app.id)
-    if fence := next(filter(is_fence, held), None):
-        raise ConflictError(f"{app.name} stays paused: {fence.reason}")
-    app.epoch += 1
-    ended = [stop for stop in held if lane is None or (stop.scope == "lane" and stop.key == lane)]
-    for one in ended:
-        one.ended_at = now
-    session.flush()
-    return ended
 
 
 def retry_failed_by(session: Session, app: App, ended: list[Stop], now: datetime) -> int:

@@ -18,16 +18,26 @@ AHEAD_SECONDS = 2.0
 JOB_ROWS, AHEAD_ROWS = 500, 5_000
 
 
-def _not_stopped(row: str, template: str) -> str:
+def _not_stopped(row: str, template: str, unless: str = "") -> str:
     """SQL: no stop is in force for the app, the lane or the template of ``row``."""
     return f"""NOT EXISTS (
         SELECT 1 FROM stops s WHERE s.app_id = {row}.app_id AND s.ended_at IS NULL AND (
             s.scope = 'app' OR (s.scope = 'lane' AND s.key = {row}.lane)
-            OR (s.scope = 'template' AND s.key = {template})))"""
+            OR (s.scope = 'template' AND s.key = {template})) {unless})"""
 
 
-_MESSAGE_MAY_GO = _not_stopped("m", "coalesce(m.template, c.template)")
+# A stop lets its probe through.
+_MESSAGE_MAY_GO = _not_stopped(
+    "m", "coalesce(m.template, c.template)", "AND s.probe_message_id IS DISTINCT FROM m.id"
+)
 _CAMPAIGN_MAY_GO = _not_stopped("c", "c.template")
+
+#: SQL: why the recipient of message ``m`` must not be written to, or NULL.
+_SUPPRESSED = """(SELECT s.reason FROM suppressions s
+    WHERE s.recipient_key = ANY(ARRAY[m.recipient_key, 'country:' || left(m.recipient, 1),
+            'country:' || left(m.recipient, 2), 'country:' || left(m.recipient, 3)])
+        AND (s.app_id IS NULL OR s.app_id = m.app_id) AND (s.scope = 'all' OR s.scope = m.lane)
+        AND (s.expires_at IS NULL OR s.expires_at > :now) LIMIT 1)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +49,8 @@ class Job:
     batch_id: int | None = None
     message_ids: tuple[int, ...] = ()
     size: int = 1
+    #: Its one message may leave under a stop, to see whether the fault is over.
+    probe: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +64,10 @@ class Claimed:
     campaign_id: int | None
     template: str | None
     recipient: str
-    attempts: int
+    #: Attempts that count against its tries.
+    tries: int
+    #: Which content of its campaign it is sent with.
+    version: int | None
     #: The row's columns (campaign) or the whole content for the wire, as JSON text.
     params: str | None
     content: str | None
@@ -227,8 +242,8 @@ def take(session: Session, batch_id: int, holder: str, now: datetime) -> Job | N
     return Job(row.app_id, row.lane, batch_id=batch_id, size=row.size) if row else None
 
 
-def take_messages(session: Session, message_ids: Sequence[int], holder: str) -> str | None:
-    """Hold single messages that a job named; the first of their lanes, or None when none of them waits."""
+def take_messages(session: Session, app_id: int, message_ids: Sequence[int], holder: str) -> Job | None:
+    """Hold single messages that a job named, or None when none of them waits."""
     lanes = session.execute(
         text("""
             UPDATE messages SET claimed_by = :holder
@@ -236,7 +251,14 @@ def take_messages(session: Session, message_ids: Sequence[int], holder: str) -> 
             RETURNING lane"""),
         {"ids": list(message_ids), "holder": holder},
     ).scalars()
-    return min(set(lanes), key=list(Lane).index, default=None)
+    lane = min(set(lanes), key=list(Lane).index, default=None)
+    if lane is None:
+        return None
+    probe = session.execute(
+        text("SELECT EXISTS (SELECT 1 FROM stops WHERE ended_at IS NULL AND probe_message_id = ANY(:ids))"),
+        {"ids": list(message_ids)},
+    ).scalar_one()
+    return Job(app_id, lane, message_ids=tuple(message_ids), size=len(message_ids), probe=probe)
 
 
 #: Held by each claim until its transaction is over, which may be after its worker died.
@@ -248,20 +270,29 @@ def _claim_statement(which: str) -> TextClause:
         WITH claiming AS MATERIALIZED (
             SELECT true AS held FROM pg_advisory_xact_lock_shared({_LOCK_OF_OWNER})),
         picked AS (
-            SELECT m.id, coalesce(m.template, c.template) AS template
+            SELECT m.id, coalesce(m.template, c.template) AS its_template, c.version AS its_version,
+                {_SUPPRESSED} AS why_not
             FROM messages m LEFT JOIN campaigns c ON c.id = m.campaign_id
             WHERE (SELECT held FROM claiming) AND {which} AND m.app_id = :app_id AND m.status = 'pending'
                 AND (m.due_at IS NULL OR m.due_at <= :now) AND (m.not_after IS NULL OR m.not_after > :now)
                 AND (c.id IS NULL OR c.state = 'running') AND {_MESSAGE_MAY_GO}
             ORDER BY m.id LIMIT :limit FOR UPDATE OF m SKIP LOCKED),
+        claimed AS (
+            UPDATE messages m SET status = 'sending', claimed_by = :owner, claimed_at = :now, claims = claims + 1,
+                version = its_version
+            FROM picked WHERE m.id = picked.id AND why_not IS NULL
+            RETURNING m.*, its_template),
+        passed_over AS (
+            UPDATE messages m SET status = 'suppressed', settled_at = :now, code = 'suppressed', reason = why_not
+            FROM picked WHERE m.id = picked.id AND why_not IS NOT NULL
+            RETURNING m.campaign_id, m.status),
         changed AS (
-            UPDATE messages SET status = 'sending', claimed_by = :owner, claimed_at = :now, claims = claims + 1
-            FROM picked WHERE messages.id = picked.id
-            RETURNING messages.*, picked.template AS its_template, 'pending' AS before),
+            SELECT campaign_id, 'pending' AS before, status FROM claimed
+            UNION ALL SELECT campaign_id, 'pending', status FROM passed_over),
         {DELTAS_OF_CHANGED}
-        SELECT id, claims, app_id, lane, campaign_id, its_template, recipient, attempts,
-            CAST(params AS text), CAST(content AS text)
-        FROM changed""")
+        SELECT (SELECT count(*) FROM passed_over) AS passed_over, id, claims, app_id, lane, campaign_id, its_template,
+            recipient, attempts - forgiven, version, CAST(params AS text), CAST(content AS text)
+        FROM (SELECT 1) AS one LEFT JOIN claimed ON true""")
 
 
 _CLAIM_IDS = _claim_statement("m.id = ANY(:ids)")
@@ -273,20 +304,19 @@ _CLAIM_BATCH = _claim_statement("""m.campaign_id = (SELECT campaign_id FROM batc
 def claim(session: Session, job: Job, limit: int, owner: str, now: datetime) -> list[Claimed]:
     """Claim up to ``limit`` rows of a job for ``owner``: in order, due, not expired, wanted.
 
-    Two callers never get the same row. The caller commits before it sends; rows of an uncommitted claim
-    are nobody's.
+    Rows on the way whose recipient must not be written to become ``suppressed``. Two callers never get the same
+    row. The caller commits before it sends; rows of an uncommitted claim are nobody's.
     """
-    rows = session.execute(
-        _CLAIM_IDS if job.batch_id is None else _CLAIM_BATCH,
-        {
-            "app_id": job.app_id,
-            "now": now,
-            "limit": limit,
-            "owner": owner,
-        }
-        | ({"ids": list(job.message_ids)} if job.batch_id is None else {"batch_id": job.batch_id}),
-    ).all()
-    return sorted((Claimed(*row) for row in rows), key=lambda row: row.id)
+    values: dict[str, object] = {"app_id": job.app_id, "now": now, "owner": owner}
+    values |= {"ids": list(job.message_ids)} if job.batch_id is None else {"batch_id": job.batch_id}
+    statement = _CLAIM_IDS if job.batch_id is None else _CLAIM_BATCH
+    claimed: list[Claimed] = []
+    passed_over = -1
+    while passed_over and len(claimed) < limit:
+        rows = session.execute(statement, values | {"limit": limit - len(claimed)}).all()
+        passed_over = rows[0][0]
+        claimed += [Claimed(*row[1:]) for row in rows if row.id is not None]
+    return sorted(claimed, key=lambda row: row.id)
 
 
 def is_claiming(session: Session, owner: str) -> bool:

@@ -143,6 +143,18 @@ def compile_message(campaign_message: dict[str, Any]) -> tuple[Content, Content]
     return compile_content(message), compile_content(envelope)
 
 
+def content_of(session: Session, campaign_id: int, version: int | None) -> dict[str, Any]:
+    """The message of a campaign, as it was in that version (None: as it is now)."""
+    found: dict[str, Any] = session.execute(
+        text("""
+            SELECT coalesce(
+                (SELECT content FROM campaign_contents WHERE campaign_id = c.id AND version = :version), c.content)
+            FROM campaigns c WHERE c.id = :id"""),
+        {"id": campaign_id, "version": version},
+    ).scalar_one()
+    return found
+
+
 def create(
     session: Session,
     app: App,

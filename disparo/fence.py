@@ -26,7 +26,7 @@ from uuid import UUID, uuid4
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from disparo import apps, log, recovery, reminders
+from disparo import apps, log, recovery, reminders, stops
 from disparo.counters import DELTAS_OF_CHANGED, add_deltas
 from disparo.errors import ConflictError
 from disparo.statuses import Status
@@ -533,9 +533,9 @@ def adopt(session: Session, now: datetime, mirror: Mirror, *, actor: str | None 
         session.flush()
         return Adoption(was, was.installation_id, _pending(session))
     for app in apps.listing(session):
-        apps.stop(
+        stops.pause(
             session,
-            app.id,
+            app,
             code=ADOPTED,
             reason=f"this database was taken over from installation {was.installation_id}, which may send what waits in it",
             hint="Cancel what this installation must not send, then let the app send.",

@@ -14,10 +14,9 @@ import re
 import socket
 import threading
 import time
-from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -27,9 +26,9 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 import disparo
-from disparo import apps, batches, db, fence, log, recovery, retry
+from disparo import batches, db, fence, log, recovery, retry, stops
 from disparo.batches import Claimed, Job, Outcome
-from disparo.campaigns import compile_message
+from disparo.campaigns import compile_message, content_of
 from disparo.clock import boot_clock
 from disparo.connections import Connections
 from disparo.errors import (
@@ -41,28 +40,25 @@ from disparo.errors import (
     SettingsError,
 )
 from disparo.gupshup.answers import Judgement, judge
-from disparo.gupshup.client import Client, endpoint
+from disparo.gupshup.client import Client
 from disparo.ratelimit import Permits, Stopped, Wait
 from disparo.recipients import render
 from disparo.rendering import Content
 from disparo.settings import token_variable
 from disparo.statuses import Status, Verdict
+from disparo.stops import Fault
 from disparo.whatsapp.codes import TABLE, Table
 from worker import journal
+from worker.breakers import Breakers
+from worker.routes import Route, Routes
+from worker.runner import HORIZON_SECONDS, Runner
+from worker.view import LOOK_SECONDS, View
 
-#: No row is claimed earlier than this before its instant.
-HORIZON_SECONDS = 0.5
-#: How old the view of stops may be.
-STOPS_SECONDS = 0.4
-#: No request begins on an older view: the process may have been suspended, or PostgreSQL does not answer.
-STALE_SECONDS = 1.0
 #: A permit later than this is dropped: sent now, it would stack on the next ones.
 LATE_SECONDS = 0.1
 #: Outcomes are written together that come within this time: the journal keeps them meanwhile.
 GROUP_SECONDS = 0.1
 GROUP_ROWS = 500
-#: A runner without work ends after this.
-IDLE_SECONDS = 30.0
 #: A whole POST takes no longer; a lease is more than twice this.
 DEADLINE_SECONDS = 40.0
 #: No request begins later than this after its row's claim, so that it ends within the lease: the process or
@@ -75,48 +71,12 @@ DOUBT_SECONDS = 20.0
 #: How long the database's clock is counted on without asking again.
 CLOCK_SECONDS = 1.0
 
-#: Stops in force (of a whole app there may be several), and campaigns that do not run any more of which rows may
-#: be claimed.
-_STOPS = text("""
-    SELECT app_id, scope, CASE scope WHEN 'app' THEN '' ELSE key END FROM stops WHERE ended_at IS NULL
-    UNION ALL
-    SELECT id, 'campaign', '' FROM campaigns
-    WHERE state = 'paused' OR (state = 'cancelled' AND finished_at > :lately)""")
 _ALIVE = text("""
     INSERT INTO workers (name, host, pid, version, queues, seen_at)
     VALUES (:name, :host, :pid, :version, :queues, :now)
     ON CONFLICT (name) DO UPDATE SET seen_at = excluded.seen_at""")
 
 logger = log.get(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """Where the messages of an app go; read anew every few seconds."""
-
-    app_id: int
-    name: str
-    url: str
-    rate: float
-    epoch: int
-    read_at: float
-
-
-@dataclass(frozen=True, slots=True)
-class Stops:
-    """What may not be sent now: stops as (app, scope, key), and campaigns that do not run."""
-
-    held: frozenset[tuple[int, str, str]] = frozenset()
-    campaigns: frozenset[int] = frozenset()
-
-    def forbid(self, row: Claimed) -> bool:
-        """Whether ``row`` may not be sent now."""
-        return (
-            row.campaign_id in self.campaigns
-            or (row.app_id, "app", "") in self.held
-            or (row.app_id, "lane", row.lane) in self.held
-            or (row.app_id, "template", row.template or "") in self.held
-        )
 
 
 @dataclass(slots=True)
@@ -162,7 +122,8 @@ class Sender:
         self._mutex = threading.Lock()
         self._clock = (datetime.min.replace(tzinfo=UTC), -CLOCK_SECONDS)
         self._told: dict[str, float] = {}
-        self._tripped: dict[tuple[int, str, str], float] = {}
+        self._view = View(self._session)
+        self._routes = Routes(connections)
         self._mirror = fence.Mirror(settings.home)
         #: Whether the send fence holds everything; whether claims were committed since the epoch was last
         #: advanced; and what was recorded since, which the journal keeps until then.
@@ -190,14 +151,11 @@ class Sender:
         self._threads = settings.threads
         self._random = random.Random()  # noqa: S311 - jitter, not a secret
         self._closing = threading.Event()
-        self._runners: dict[int, _Runner] = {}
-        self._routes: dict[int, Route] = {}
-        self._contents: dict[int, tuple[Content, Content]] = {}
-        self._stops = Stops()
-        #: When that view was taken, by the boot clock; and which POST thread takes one that is missing.
-        self._looked_at = -STALE_SECONDS
-        self._looking = threading.Lock()
-        self._paused_until = 0.0
+        self._runners: dict[int, Runner] = {}
+        self._contents: dict[tuple[int, int | None], tuple[Content, Content]] = {}
+        self._breakers = Breakers(connections, self._view, self._routes, table, self.tell)
+        #: Set when something was announced that the minder should look at.
+        self._changed = threading.Event()
         #: What this process claimed and has not recorded; the apps of which it is claiming rows just now; and when
         #: it last may have claimed rows that it does not know of.
         self._held: set[tuple[int, int]] = set()
@@ -221,12 +179,14 @@ class Sender:
         self._outcomes: queue.SimpleQueue[Outcome | None] = queue.SimpleQueue()
         self._all_recorded = True
         self._minder = threading.Thread(target=self._mind, name="minder", daemon=True)
+        # Not waited for: it may just be listening to a Redis that does not answer.
+        listener = threading.Thread(target=self._listen, name="listener", daemon=True)
         self._recorder = threading.Thread(target=self._record, name="recorder", daemon=True)
         self._posters = [
             threading.Thread(target=self._post_in_turn, name=f"post-{n}", daemon=True)
             for n in range(self._threads)
         ]
-        for thread in (self._minder, self._recorder, *self._posters):
+        for thread in (self._minder, listener, self._recorder, *self._posters):
             thread.start()
 
     # -- jobs in -------------------------------------------------------------------------------------
@@ -241,9 +201,9 @@ class Sender:
     def take_messages(self, app_id: int, message_ids: list[int]) -> None:
         """Take over single messages that a job names."""
         with self._session() as (session, _):
-            lane = batches.take_messages(session, message_ids, self.name)
-        if lane is not None:
-            self.submit(Job(app_id, lane, message_ids=tuple(message_ids), size=len(message_ids)))
+            job = batches.take_messages(session, app_id, message_ids, self.name)
+        if job is not None:
+            self.submit(job)
 
     def submit(self, job: Job) -> None:
         """Hand a job to the runner of its app.
@@ -257,7 +217,7 @@ class Sender:
                 runner = self._runners.get(job.app_id)
                 if runner is not None and runner.add(job):
                     return
-                runner = _Runner(self, job.app_id)
+                runner = Runner(self, job.app_id)
                 runner.add(job)
                 try:
                     runner.start()
@@ -280,17 +240,8 @@ class Sender:
     # -- permits and claims (the runner's side) ------------------------------------------------------
 
     def route(self, app_id: int) -> Route:
-        """Where the app's messages go, at most two seconds old."""
-        known = self._routes.get(app_id)
-        if known is not None and time.monotonic() - known.read_at < 2.0:
-            return known
-        with self._connections.session() as session:
-            row = session.execute(
-                text("SELECT name, gs_app_id, base_url, rate, epoch FROM apps WHERE id = :id"), {"id": app_id}
-            ).one()
-        url = endpoint(row.base_url or self._connections.settings.base_url, row.gs_app_id)
-        route = self._routes[app_id] = Route(app_id, row.name, url, row.rate, row.epoch, time.monotonic())
-        return route
+        """Where the app's messages go."""
+        return self._routes.get(app_id)
 
     def room(self, rate: float) -> int:
         """Rows worth claiming now: what may leave within the horizon and the threads can take.
@@ -315,11 +266,13 @@ class Sender:
 
     def is_held_up(self) -> bool:
         """Whether nothing may be claimed for a moment: the journal cannot be written, or no stop be seen."""
-        return time.monotonic() < self._paused_until
+        return self._view.is_held_up()
 
-    def acquire(self, app_id: int, permits: int, rate: float) -> Permits | Wait | Stopped:
+    def acquire(
+        self, app_id: int, permits: int, rate: float, *, probe: bool = False
+    ) -> Permits | Wait | Stopped:
         """Permits for instants within the horizon."""
-        return self._connections.limiter.acquire(app_id, permits, rate, HORIZON_SECONDS)
+        return self._connections.limiter.acquire(app_id, permits, rate, HORIZON_SECONDS, probe=probe)
 
     def claim(self, job: Job, limit: int) -> list[Claimed]:
         """Claim rows of a job, committed; when that fails, nobody knows whether they are ours."""
@@ -439,7 +392,8 @@ class Sender:
         except InputError as err:
             return self._refused(row, "rendering", str(err))
         except SettingsError as err:
-            self._trip(route, "app", "", "no_token", str(err), self._table.lookup("no_token").hint, row)
+            rule = self._table.lookup("no_token")
+            self._breakers.trip(row, route, ("app", ""), Fault(rule.code, str(err), rule.hint, rule))
             return self._put_back(row)
         except (DisparoError, DBAPIError) as err:
             self.tell("sending_waits", err)
@@ -447,7 +401,7 @@ class Sender:
         except Exception as err:  # noqa: BLE001 - nothing was sent: it is this row's fault alone
             return self._refused(row, "rendering", f"{type(err).__name__}: {err}")
         try:
-            self._see_stops()
+            self._view.see()
         except Exception as err:  # noqa: BLE001 - nothing was sent, and it is no fault of this row
             self.tell("sending_waits", err)
             return self._put_back(row)
@@ -459,33 +413,29 @@ class Sender:
         try:
             self._journal.start(row.id, row.claim)
         except journal.JournalFull as err:
-            self._paused_until = time.monotonic() + 2.0
+            self._view.hold_up(2.0)
             self.tell("journal_full", err)
             return self._put_back(row)
+        probed = self._view.probed(row)
         answer = self._client.post(route.url, token, body)
         self._finished += 1  # an estimate: two threads at once may lose one
         judgement = judge(answer, session=row.template is None, table=self._table)
         outcome = self._outcome(row, judgement)
+        if self._breakers.goes_back(probed, judgement):
+            outcome = replace(outcome, status=Status.PENDING, spent=False)
         try:
             self._journal.answer(outcome)
         except journal.JournalFull as err:
             self.tell("journal_full", err)
         try:
-            self._act(row, route, judgement)
+            self._breakers.act(row, route, judgement, probed)
         finally:
             # Whatever follows from it, the answer is known.
             self._outcomes.put(outcome)
         return None
 
     def _wanted(self, row: Claimed) -> bool:
-        if self._closing.is_set() or self._fenced or self._stops.forbid(row) or self.is_held_up():
-            return False
-        tripped = self._tripped
-        return not tripped or not (
-            (row.app_id, "app", "") in tripped
-            or (row.app_id, "lane", row.lane) in tripped
-            or (row.app_id, "template", row.template or "") in tripped
-        )
+        return not (self._closing.is_set() or self._fenced or self._view.forbids(row))
 
     def _renew(self, ready: _Ready) -> None:
         """Drop the permits of rows that are late, and get others for all of them in one call.
@@ -517,41 +467,21 @@ class Sender:
             for one in late:
                 self._put_back(one.row)
 
-    def _see_stops(self) -> None:
-        """Take a new view of the stops where the minder's is too old to send by.
-
-        Raises:
-          DatabaseUnavailable: PostgreSQL does not answer, so nobody knows what may leave.
-        """
-        if boot_clock() - self._looked_at <= STALE_SECONDS:
-            return
-        with self._looking:
-            # Another thread has just done it, or has just failed: then the others do not wait for that too.
-            if boot_clock() - self._looked_at <= STALE_SECONDS or self.is_held_up():
-                return
-            try:
-                self._look()
-            except Exception:
-                self._paused_until = time.monotonic() + STALE_SECONDS
-                raise
-
     def _body(self, row: Claimed) -> bytes:
         if row.content is not None:
             return row.content.encode()
         assert row.campaign_id is not None  # noqa: S101 - a row has a content of its own or a campaign's
-        message, envelope = self._content(row.campaign_id)
+        message, envelope = self._content(row.campaign_id, row.version)
         return render(message, envelope, orjson.loads(row.params or "{}"), row.recipient)
 
-    def _content(self, campaign_id: int) -> tuple[Content, Content]:
-        known = self._contents.get(campaign_id)
+    def _content(self, campaign_id: int, version: int | None) -> tuple[Content, Content]:
+        known = self._contents.get((campaign_id, version))
         if known is None:
             with self._connections.session() as session:
-                content = session.execute(
-                    text("SELECT content FROM campaigns WHERE id = :id"), {"id": campaign_id}
-                ).scalar_one()
+                content = content_of(session, campaign_id, version)
             if len(self._contents) > 100:
                 self._contents.clear()
-            known = self._contents[campaign_id] = compile_message(content)
+            known = self._contents[campaign_id, version] = compile_message(content)
         return known
 
     def _token(self, route: Route) -> str:
@@ -582,7 +512,7 @@ class Sender:
             case Verdict.RETRY | Verdict.THROTTLE:
                 spent = verdict is Verdict.RETRY
                 seconds = retry.next_due(
-                    judgement.rule, row.attempts + spent, judgement.retry_after_seconds, self._random
+                    judgement.rule, row.tries + spent, judgement.retry_after_seconds, self._random
                 )
                 status, delay = (Status.FAILED, 0.0) if seconds is None else (Status.PENDING, seconds)
             case _:
@@ -598,70 +528,6 @@ class Sender:
             http_status=judgement.http_status,
             delay_seconds=delay,
         )
-
-    def _act(self, row: Claimed, route: Route, judgement: Judgement) -> None:
-        """What the verdict means beyond this message, at once and before it is recorded."""
-        rule = judgement.rule
-        if not rule.listed:
-            self.tell(
-                "unlisted_code", f"code {judgement.code}, HTTP {judgement.http_status}: {judgement.reason}"
-            )
-        if judgement.verdict is Verdict.THROTTLE and rule.scope == "lane":
-            # Only the lane is held: payments go on while WhatsApp restricts marketing.
-            key = rule.scope_key or row.lane
-            self._trip(
-                route, "lane", key, judgement.code or "refused", judgement.reason or "", judgement.hint, row
-            )
-        elif judgement.verdict is Verdict.THROTTLE:
-            seconds = max(1.0, judgement.retry_after_seconds or rule.base_seconds)
-            try:
-                self._connections.limiter.cool_down(row.app_id, seconds)
-            except RedisUnavailable as err:
-                self.tell("redis_unavailable", err)
-        elif judgement.verdict in (Verdict.SENDER_STOP, Verdict.TEMPLATE_STOP):
-            scope, key = "app", ""
-            if judgement.verdict is Verdict.TEMPLATE_STOP:
-                if not row.template:
-                    # A message without a template says nothing about others.
-                    return
-                scope, key = "template", row.template
-            elif rule.scope == "lane":
-                scope, key = "lane", rule.scope_key or row.lane
-            self._trip(
-                route, scope, key, judgement.code or "refused", judgement.reason or "", judgement.hint, row
-            )
-
-    def _trip(
-        self, route: Route, scope: str, key: str, code: str, reason: str, hint: str, row: Claimed
-    ) -> None:
-        """Stop an app, a lane or a template: here at once, for the others through the table and Redis."""
-        self._tripped[route.app_id, scope, key] = time.monotonic()
-        try:
-            with self._connections.session() as session:
-                tripped = apps.stop(
-                    session,
-                    route.app_id,
-                    scope=scope,
-                    key=key,
-                    code=code,
-                    reason=reason,
-                    hint=hint,
-                    epoch=route.epoch,
-                    message_id=row.id,
-                )
-                held = apps.is_stopped(session, route.app_id, scope, key)
-            if tripped:
-                logger.error(
-                    "stopped", app=route.name, scope=scope, key=key, code=code, reason=reason, hint=hint
-                )
-            if not held:
-                # The request was older than the last resume: it tells of a fault that was mended since.
-                self._tripped.pop((route.app_id, scope, key), None)
-                self._routes.pop(route.app_id, None)
-            elif scope == "app":
-                self._connections.limiter.stop(route.app_id, reason)
-        except (DisparoError, DBAPIError) as err:
-            self.tell("stop_not_stored", err)
 
     def _put_back(self, row: Claimed) -> None:
         self._outcomes.put(Outcome(row.id, row.claim, Status.PENDING))
@@ -715,11 +581,13 @@ class Sender:
             try:
                 with self._session() as (session, now):
                     changed = batches.record(session, outcomes, now)
+                    stopped = self._stop_mismatched(session, outcomes, now)
                     if changed < len(claims) and fence.lacks(session, claims):
                         self._trip_fence(session, fence.Restored(fence.current(session)), now)
                 with self._mutex:
                     self._recorded += outcomes
                     self._held -= claims
+                self._breakers.tripped_by_records(stopped)
                 return
             except Exception as err:  # whatever it is, the other outcomes must be recorded
                 if _may_pass(err):
@@ -739,14 +607,32 @@ class Sender:
                 self._all_recorded = False
                 return
 
+    def _stop_mismatched(
+        self, session: Session, outcomes: list[Outcome], now: datetime
+    ) -> list[tuple[int, str]]:
+        """Stop templates whose parameters fit no message of a campaign so far."""
+        failed = [
+            (one, rule)
+            for one in outcomes
+            if one.status is Status.FAILED and (rule := self._table.lookup(one.code or "")).mismatch
+        ]
+        if not failed:
+            return []
+        last, rule = failed[-1]
+        fault = Fault(last.code or rule.code, last.reason or rule.sentence, rule.hint, rule)
+        codes = [rule.code for rule in self._table.rules if rule.mismatch]
+        return stops.trip_mismatched(session, [one.message_id for one, _ in failed], codes, fault, now)
+
     # -- minding -------------------------------------------------------------------------------------
 
     def _mind(self) -> None:
         """Keep the view of stops fresh, tell that this worker lives, and settle the journals of dead ones."""
         seen_at, finished = -HEARTBEAT_SECONDS, 0
-        while not self._closing.wait(STOPS_SECONDS):
+        while not self._closing.is_set():
+            self._changed.wait(LOOK_SECONDS)
+            self._changed.clear()
             try:
-                self._look()
+                self._view.look()
                 self._look_at_fence()
                 now = time.monotonic()
                 if now - seen_at >= HEARTBEAT_SECONDS:
@@ -759,18 +645,12 @@ class Sender:
             except Exception as err:  # noqa: BLE001 - without this thread no stop would be seen any more
                 self.tell("minding_failed", err)
 
-    def _look(self) -> None:
-        looked, looked_at = time.monotonic(), boot_clock()
-        with self._session() as (session, now):
-            found = session.execute(_STOPS, {"lately": now - recovery.LEASE}).all()
-        stops = Stops(
-            frozenset((id_, scope, key) for id_, scope, key in found if scope != "campaign"),
-            frozenset(id_ for id_, scope, _ in found if scope == "campaign"),
-        )
-        self._stops, self._looked_at = stops, looked_at
-        # The table holds them from here on, and tells of a resume.
-        # A copy, because another thread may just be adding one.
-        self._tripped = {stop: at for stop, at in list(self._tripped.items()) if at > looked - STOPS_SECONDS}
+    def _listen(self) -> None:
+        def changed() -> None:
+            self._routes.forget()
+            self._changed.set()
+
+        self._connections.limiter.listen(changed, self._closing)
 
     def _look_at_fence(self) -> bool:
         """Compare the database with what this home has seen, and let the journal forget what is recorded.
@@ -801,7 +681,8 @@ class Sender:
         """Hold everything: here at once, for the others by the table, from which the next tick tells Redis."""
         self._fenced = True
         tripped = fence.trip(session, finding, now)
-        self._tripped |= {(app_id, "app", ""): time.monotonic() for app_id in tripped}
+        for app_id in tripped:
+            self._view.trip((app_id, "app", ""))
         if tripped:
             logger.error("fenced", code=finding.code, reason=finding.reason, hint=finding.hint)
 
@@ -859,6 +740,7 @@ class Sender:
             if self._closing.is_set():
                 return
             self._closing.set()
+            self._changed.set()
             runners = list(self._runners.values())
         for runner in runners:
             runner.wake()
@@ -927,117 +809,3 @@ class Sender:
 def _may_pass(err: Exception) -> bool:
     """Whether the same statement may succeed later: the fault is the server's or the connection's."""
     return isinstance(err, DatabaseUnavailable) or (isinstance(err, DBAPIError) and db.is_unavailable(err))
-
-
-class _Runner(threading.Thread):
-    """Feeds the sender with one app's rows: asks for permits, claims, and lets the rows leave."""
-
-    def __init__(self, sender: Sender, app_id: int) -> None:
-        super().__init__(name=f"app-{app_id}", daemon=True)
-        self._sender, self._app_id = sender, app_id
-        self._jobs: deque[Job] = deque()
-        self._changed = threading.Condition()
-        self._ended = False
-
-    def add(self, job: Job) -> bool:
-        """Queue a job behind the others; False when this runner has ended."""
-        with self._changed:
-            if self._ended:
-                return False
-            # A job that comes twice while it is here is one.
-            if job not in self._jobs:
-                self._jobs.append(job)
-            self._changed.notify()
-            return True
-
-    def wake(self) -> None:
-        """Make it look at what has changed."""
-        with self._changed:
-            self._changed.notify()
-
-    def rows(self) -> int:
-        """Rows of the jobs that are not done, as far as is known."""
-        with self._changed:
-            return sum(job.size for job in self._jobs)
-
-    def left(self) -> list[Job]:
-        """Jobs that are not done."""
-        with self._changed:
-            return list(self._jobs)
-
-    def run(self) -> None:
-        """Until there was no job for a while, or the sender drains."""
-        sender, backoff = self._sender, 0.1
-        while not sender.closing.is_set():
-            job = self._first()
-            if job is None:
-                return
-            try:
-                self._step(job)
-                backoff = 0.1
-            except Exception as err:
-                if isinstance(err, DisparoError | DBAPIError):
-                    sender.tell("sending_waits", err)
-                else:
-                    # A fault of ours must not leave the app's jobs without anybody.
-                    logger.exception("runner_failed", app_id=self._app_id)
-                self._pause(backoff)
-                backoff = min(2.0, backoff * 2)
-
-    def _first(self) -> Job | None:
-        with self._changed:
-            if not self._jobs:
-                self._changed.wait(IDLE_SECONDS)
-            if not self._jobs:
-                self._ended = True
-                return None
-            return self._jobs[0]
-
-    def _step(self, job: Job) -> None:
-        """Permits for what can leave soon, then as many rows."""
-        sender = self._sender
-        route = sender.route(self._app_id)
-        if sender.is_fenced():
-            return self._stopped()
-        if sender.is_held_up():
-            return self._pause(STOPS_SECONDS)
-        with self._changed:
-            wanted = sum(one.size for one in self._jobs)
-        room = min(wanted, sender.room(route.rate))
-        if room <= 0:
-            return None
-        granted = sender.acquire(self._app_id, room, route.rate)
-        asked_at = time.monotonic()
-        if isinstance(granted, Stopped):
-            return self._stopped()
-        if isinstance(granted, Wait):
-            return self._pause(min(granted.seconds, STOPS_SECONDS))
-        at, left = asked_at + granted.wait_seconds, granted.n
-        while left and job is not None:
-            claimed_at = boot_clock()
-            rows = sender.claim(job, left)
-            sender.dispatch(rows, route, at, granted.interval_seconds, claimed_at)
-            at += len(rows) * granted.interval_seconds
-            left -= len(rows)
-            if left:
-                # Fewer rows than asked for: nothing is left to claim of this job.
-                sender.done(job)
-                with self._changed:
-                    if self._jobs and self._jobs[0] is job:
-                        self._jobs.popleft()
-                    following = self._jobs[0] if self._jobs else None
-                if following is None:
-                    break
-                job = following
-        # Ask for the next ones when these have nearly left.
-        return self._pause(max(0.0, at - time.monotonic() - HORIZON_SECONDS / 2))
-
-    def _stopped(self) -> None:
-        with self._changed:
-            jobs = list(self._jobs)
-            self._jobs.clear()
-        self._sender.hand_back(jobs)
-
-    def _pause(self, seconds: float) -> None:
-        if seconds > 0:
-            self._sender.closing.wait(seconds)

@@ -1,12 +1,20 @@
 """``disparo app``: senders."""
 
+import time
 from collections.abc import Callable
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from disparo.cli.output import JSON, connected, note, print_fields, print_json, print_table, say
+from disparo.cli.output import FAILED, JSON, connected, note, print_fields, print_json, print_table, say
 from disparo.errors import InputError, RedisUnavailable
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+    from disparo.connections import Connections
+    from disparo.models import App
+    from disparo.stops import Probe
 
 cli = typer.Typer(no_args_is_help=True)
 
@@ -87,75 +95,188 @@ def _check_lane(lane: str | None) -> None:
         raise InputError(f"--lane {lane}: there are {', '.join(Lane)}")
 
 
-@cli.command()
-def pause(
-    name: Name,
-    lane: Annotated[str | None, typer.Option(help="Only this lane: payment, utility or marketing.")] = None,
-    why: Annotated[str, typer.Option(help="Kept with the pause.")] = "",
-    as_json: JSON = False,
-) -> None:
-    """Let an app (or a lane of it) send nothing more until it is resumed."""
+Chosen = Annotated[str | None, typer.Argument(help="The app's name: a-z, 0-9 and -.")]
+All = Annotated[bool, typer.Option("--all", help="Every app.")]
+By = Annotated[str | None, typer.Option("--by", help="Who does it; else the OS user.")]
+Why = Annotated[str | None, typer.Option(help="Kept with it.")]
+
+
+def _chosen(session: "Session", name: str | None, every: bool) -> "list[App]":
     from disparo import apps
 
+    if every == (name is not None):
+        raise InputError("name one app, or say --all")
+    return apps.listing(session) if name is None else [apps.get(session, name)]
+
+
+@cli.command()
+def pause(
+    name: Chosen = None,
+    every: All = False,
+    lane: Annotated[str | None, typer.Option(help="Only this lane: payment, utility or marketing.")] = None,
+    why: Why = None,
+    by: By = None,
+    as_json: JSON = False,
+) -> None:
+    """Let an app (or a lane of it, or every app) send nothing more until it is resumed."""
+    from disparo import apps, stops
+
     _check_lane(lane)
-    what = name if lane is None else f"{name} ({lane})"
+    scope, key = ("app", "") if lane is None else ("lane", lane)
+    reason = why or "paused by an operator"
     with connected() as connections:
         with connections.session() as session:
-            app = apps.get(session, name)
-            scope, key = ("app", "") if lane is None else ("lane", lane)
-            reason = why or "paused by an operator"
-            new = apps.stop(session, app.id, scope=scope, key=key, reason=reason)
-            if new:
-                apps.record_action(session, "pause", f"app:{what}", why=why or None)
-            found = apps.describe(session, app)
-        if new and lane is None:
-            _publish(lambda: connections.limiter.stop(app.id, reason))
+            chosen = _chosen(session, name, every)
+            new = {app.id: stops.pause(session, app, scope, key, reason=reason) for app in chosen}
+            for app in chosen:
+                if new[app.id]:
+                    apps.record_action(session, "pause", f"app:{app.name}", actor=by, why=why, lane=lane)
+            found = [apps.describe(session, app) for app in chosen]
+        _publish(connections, {app_id: reason for app_id in new if lane is None})
     if as_json:
-        return print_json(found)
-    return say(f"{what} is paused" if new else f"{what} was paused already")
+        return print_json(found if every else found[0])
+    if not chosen:
+        return say("there is no app yet")
+    for app in chosen:
+        what = stops.in_words(app.name, scope, key)
+        say(f"{what} is paused" if new[app.id] else f"{what} was paused already")
+    return None
 
 
-def _publish(tell: Callable[[], None]) -> None:
+def _publish(connections: "Connections", reasons: "dict[int, str | None]") -> None:
     """Tell the workers through Redis; the table has it already, from which the scheduler tells them too."""
     try:
-        tell()
+        connections.limiter.publish_stops(reasons)
+        connections.limiter.announce()
     except RedisUnavailable as err:
         note(f"warning: it is stored, and the workers learn of it when Redis is back: {err}")
 
 
+#: How long a resume waits for its probes; no longer than a person does.
+PROBE_PATIENCE_SECONDS = 8.0
+
+
 @cli.command()
 def resume(
-    name: Name,
+    name: Chosen = None,
+    every: All = False,
     lane: Annotated[str | None, typer.Option(help="Only this lane.")] = None,
     retry: Annotated[
         bool, typer.Option("--retry", help="Also re-queue what failed by the fault that paused it.")
     ] = False,
+    probe: Annotated[
+        bool,
+        typer.Option(
+            help="Send one message first where a fault had paused it, and the rest when it is accepted."
+        ),
+    ] = True,
+    why: Why = None,
+    by: By = None,
     as_json: JSON = False,
 ) -> None:
     """Let an app send again; what waited goes on exactly where it was."""
-    from disparo import apps, db
+    from disparo import apps
 
     _check_lane(lane)
     with connected() as connections:
         with connections.session() as session:
-            app, now = apps.get(session, name), db.now(session)
-            ended = apps.resume(session, app, now, lane=lane)
-            retried = apps.retry_failed_by(session, app, ended, now) if retry else 0
-            if ended:
-                apps.record_action(session, "resume", f"app:{name}", retried=retried)
-            found = apps.describe(session, app)
-        if any(stop.scope == "app" for stop in ended):
-            _publish(lambda: connections.limiter.resume(app.id))
-    if as_json:
-        return print_json(found)
-    if not ended:
-        return say(f"{name} was not paused" if lane is None else f"lane {lane} of {name} was not paused")
-    for stop in ended:
-        say(f"ended: {stop.scope} {stop.key} {stop.reason}".replace("  ", " "))
-    if retry:
-        say(f"{retried} failed messages wait to be sent again")
-    if found["state"] == "paused":
-        return say(
-            f"{name} itself is still paused ({found['reason']}); `disparo app resume {name}` lets it send"
+            names = [app.name for app in _chosen(session, name, every)]
+        codes = [_resume(connections, one, lane, retry, probe, by, why, quiet=as_json) for one in names]
+        if as_json:
+            with connections.session() as session:
+                found = [apps.describe(session, apps.get(session, one)) for one in names]
+            print_json(found if every else found[0])
+        elif not names:
+            say("there is no app yet")
+    raise typer.Exit(max(codes, default=0))
+
+
+def _resume(
+    connections: "Connections",
+    name: str,
+    lane: str | None,
+    retry: bool,
+    probe: bool,
+    by: str | None,
+    why: str | None,
+    *,
+    quiet: bool,
+) -> int:
+    """Resume one app; the exit code: 1 when its probe was refused."""
+    from disparo import apps, campaigns, db, stops
+
+    tell = note if quiet else say
+    with connections.session() as session:
+        app, now = apps.get(session, name), db.now(session)
+        faults = [stop for stop in apps.stops(session, app.id) if lane is None or stop.key == lane]
+        retried = apps.retry_failed_by(session, app, faults, now) if retry else 0
+        done = stops.resume(
+            session,
+            app,
+            now,
+            lane=lane,
+            by=by,
+            # Without a worker nobody would send the probe.
+            probe=probe and campaigns.live_workers(session) > 0,
+            shut=campaigns.shut(session, now, connections.settings.zone),
         )
-    return say(f"{name} sends again" if lane is None else f"lane {lane} of {name} sends again")
+        if done.ended or done.probes:
+            apps.record_action(
+                session, "resume", f"app:{name}", actor=by, why=why, lane=lane, retried=retried or None
+            )
+        app_id, waiting = app.id, {one.stop_id for one in done.probes}
+    if any(stop.scope == "app" for stop in done.ended) and not waiting:
+        _publish(connections, {app_id: None})
+    elif done.ended or waiting:
+        _publish(connections, {})
+    if not done.ended and not waiting:
+        tell(f"{name} was not paused" if lane is None else f"lane {lane} of {name} was not paused")
+        return 0
+    for stop in done.ended:
+        tell(f"ended: {stops.in_words(name, stop.scope, stop.key)}: {stop.reason}")
+    if retry:
+        tell(f"{retried} failed messages wait to be sent again")
+    if waiting:
+        return _await_probes(connections, name, done.probes, tell)
+    with connections.session() as session:
+        left = apps.describe(session, apps.get(session, name))
+    if left["state"] == "paused":
+        tell(f"{name} itself is still paused ({left['reason']}); `disparo app resume {name}` lets it send")
+    else:
+        tell(f"{name} sends again" if lane is None else f"lane {lane} of {name} sends again")
+    return 0
+
+
+def _await_probes(
+    connections: "Connections", name: str, probes: "list[Probe]", tell: Callable[[str], None]
+) -> int:
+    """Enqueue the probes and wait for what becomes of them."""
+    from disparo import stops
+
+    try:
+        for job in stops.as_jobs(probes):
+            connections.queue.send_messages(job.app_id, job.message_ids)
+    except RedisUnavailable as err:
+        note(f"warning: its first message leaves when Redis is back: {err}")
+        return 0
+    until = time.monotonic() + PROBE_PATIENCE_SECONDS
+    while True:
+        with connections.session() as session:
+            left = stops.undecided(session, [one.stop_id for one in probes])
+            refused = [stop for stop in left if stop.probe_message_id is None]
+            if not left or refused or time.monotonic() > until:
+                session.expunge_all()
+                break
+        time.sleep(0.05)
+    for stop in refused:
+        what = stops.in_words(name, stop.scope, stop.key)
+        note(
+            f"one message was tried and refused again: {stop.reason}; {what} stays paused. {stop.hint}".strip()
+        )
+    if refused:
+        return FAILED
+    if left:
+        tell(f"one message of {name} is being tried; the rest goes on as soon as it is accepted")
+    else:
+        tell(f"one message was accepted: {name} sends again")
+    return 0

@@ -148,11 +148,11 @@ def _alone(home: Path) -> Iterator[None]:
 
 
 def _pause_all(connections: "Connections") -> None:
-    from disparo import apps
+    from disparo import apps, stops
 
     with connections.session() as session:
         for app in apps.listing(session):
-            apps.stop(session, app.id, reason="started with --paused", hint="Look around, then let it send.")
+            stops.pause(session, app, reason="started with --paused", hint="Look around, then let it send.")
     note("all apps are paused; `disparo app resume NAME` lets one send")
 
 

@@ -67,6 +67,8 @@ class Judgement:
     retry_after_seconds: float | None
     http_status: int | None
     rule: Rule
+    #: The answer has a shape that the provider's side makes; false also when none came.
+    recognised: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +125,7 @@ def judge(
     if status is None:
         failure = answer.failure or Failure.NO_ANSWER
         rule = table.lookup("connection_failed" if failure is Failure.NOT_CONNECTED else failure.value)
-        return _refused(answer, rule, rule.code, answer.detail, None)
+        return _refused(answer, rule, rule.code, answer.detail, None, recognised=False)
 
     if status == 200 and answer.failure is None and (told := _AS_DOCUMENTED.fullmatch(answer.body)):
         # A quarter of the cost of reading it as any JSON.
@@ -148,7 +150,8 @@ def judge(
     words = refusal.text if refusal and refusal.text else answer.body.decode("utf-8", "replace")
     if answer.failure is not None:
         words = f"{answer.detail} {words}"
-    return _refused(answer, rule, code, words, _retry_after(answer.headers, now))
+    retry_after = _retry_after(answer.headers, now)
+    return _refused(answer, rule, code, words, retry_after, recognised=refusal is not None)
 
 
 def _accepted(document: Any, answer: Answer, table: Table) -> Judgement | None:
@@ -181,11 +184,18 @@ def _acceptance(
         retry_after_seconds=None,
         http_status=answer.http_status,
         rule=table.lookup("accepted"),
+        recognised=True,
     )
 
 
 def _refused(
-    answer: Answer, rule: Rule, code: str, words: str, retry_after_seconds: float | None
+    answer: Answer,
+    rule: Rule,
+    code: str,
+    words: str,
+    retry_after_seconds: float | None,
+    *,
+    recognised: bool,
 ) -> Judgement:
     return Judgement(
         verdict=rule.verdict,
@@ -198,6 +208,7 @@ def _refused(
         retry_after_seconds=retry_after_seconds,
         http_status=answer.http_status,
         rule=rule,
+        recognised=recognised,
     )
 
 

@@ -31,7 +31,7 @@ class RateLimiter(Protocol):
     """Hands out the permits of apps, over all workers."""
 
     def acquire(
-        self, app_id: int, permits: int, rate: float, horizon_seconds: float
+        self, app_id: int, permits: int, rate: float, horizon_seconds: float, *, probe: bool = False
     ) -> Permits | Wait | Stopped:
         """Reserve up to ``permits`` instants of an app within the horizon, or hand back the stop in force.
 
@@ -42,6 +42,7 @@ class RateLimiter(Protocol):
           permits: Messages about to be sent, 1 to 500.
           rate: Requests per second of the app.
           horizon_seconds: No instant lies further ahead than this.
+          probe: It is to see whether the fault behind a stop is over, which does not hold it.
 
         Raises:
           RedisUnavailable: Nobody knows what was granted. Callers must not send.

@@ -10,13 +10,14 @@
 -- ARGV[1]  permits wanted, 1 to 500
 -- ARGV[2]  microseconds between two permits, a decimal number
 -- ARGV[3]  horizon: no permit later than this many microseconds from now
+-- ARGV[4]  '1' for a probe, which leaves under the stop
 --
 -- Returns {0, now, first, n} with n >= 1 permits at first, first + interval, …;
 --         {1, now, next} when none is free within the horizon; {2, now, stop} while stopped.
 local stop = redis.call('GET', KEYS[2])
 local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]
-if stop then
+if stop and ARGV[4] ~= '1' then
   return {2, string.format('%.0f', now), stop}
 end
 

@@ -1,7 +1,8 @@
 """The rate limiter that all workers share: one script call for several permits, timed by the Redis clock."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from threading import Event
 
 from redis import BlockingConnectionPool, Redis
 from redis.backoff import NoBackoff
@@ -26,6 +27,8 @@ redis.call('SET', KEYS[1], string.format('%.0f %.0f', till, now))
 """
 #: Present while Redis still holds what Disparo put there; missing once it was emptied.
 _EPOCH = "disparo:epoch"
+#: The channel of `announce`.
+_CHANGED = "disparo:changed"
 
 
 def connect(redis_url: str, *, max_connections: int = 16) -> Redis:
@@ -57,14 +60,14 @@ class RedisRateLimiter:
         self._cool_down = client.register_script(_COOL_DOWN)
 
     def acquire(
-        self, app_id: int, permits: int, rate: float, horizon_seconds: float
+        self, app_id: int, permits: int, rate: float, horizon_seconds: float, *, probe: bool = False
     ) -> Permits | Wait | Stopped:
         """See `disparo.ratelimit.RateLimiter.acquire`."""
         interval = 1_000_000 / rate
         try:
             kind, now, first, *n = self._script(
                 keys=[_key(app_id, "free"), _key(app_id, "stop"), _key(app_id, "cool")],
-                args=[permits, repr(interval), round(horizon_seconds * 1_000_000)],
+                args=[permits, repr(interval), round(horizon_seconds * 1_000_000), int(probe)],
             )
         except RedisError as err:
             raise unavailable(err) from err
@@ -104,6 +107,26 @@ class RedisRateLimiter:
             self._cool_down(keys=[_key(app_id, "cool")], args=[round(seconds * 1_000_000)])
         except RedisError as err:
             raise unavailable(err) from err
+
+    def announce(self) -> None:
+        """Have every worker look at the tables at once: something may not leave any more, or may again."""
+        self._do("publish", _CHANGED, "")
+
+    def listen(self, changed: Callable[[], None], until: Event) -> None:
+        """Call ``changed`` at each `announce`, in this thread, until the event is set.
+
+        What was announced while Redis did not answer is lost, so ``changed`` is also called when it answers again.
+        """
+        while not until.is_set():
+            try:
+                with self._redis.pubsub(ignore_subscribe_messages=True) as heard:  # type: ignore[no-untyped-call]
+                    heard.subscribe(_CHANGED)
+                    changed()
+                    while not until.is_set():
+                        if heard.get_message(timeout=1.0) is not None:
+                            changed()
+            except RedisError:
+                until.wait(1.0)
 
     def was_emptied(self) -> bool:
         """Whether Redis has lost what Disparo put there; `mark` ends that."""

@@ -64,6 +64,14 @@ class Rule:
     cap_seconds: float = 0.0
     #: How fast the longest wait grows from try to try.
     factor: float = 2.0
+    #: How many probes in a row a stop by this row makes by itself before it waits for a person; 0: the fault does
+    #: not heal by itself.
+    probes: int = 0
+    #: The wait before the first probe, in seconds; it grows, up to the longest.
+    probe_seconds: float = 0.0
+    probe_cap_seconds: float = 0.0
+    #: A template's parameters do not fit: when the first messages of a campaign all end so, its template stops.
+    mismatch: bool = False
     #: A ``failed`` status with this code may be sent again by itself (marketing and utility only).
     heals: bool = False
     #: False for the rows that stand for codes which nobody has described.
@@ -158,6 +166,15 @@ _TRANSPORT: tuple[Rule, ...] = (
          "A worker has no token for this app; nothing was sent.",
          "Set the variable that the reason names where the workers run, then `disparo app resume`.", OURS,
          own=True),
+    Rule("unreachable", _STOP, "app",
+         "One request after the other could not reach the endpoint; nothing of them was sent.",
+         "Check network, DNS, DISPARO_PROXY and DISPARO_CA_BUNDLE. It is tried again by itself every few seconds.",
+         OURS, own=True, probes=1_000_000, probe_seconds=1, probe_cap_seconds=5),
+    Rule("strange_answers", _STOP, "app",
+         "One answer after the other was none of the provider's, or there was none.",
+         "Check the app's base URL, DISPARO_PROXY and what stands between here and the provider (a captive portal, "
+         "a gateway's error page). One message is tried from time to time; `disparo app resume` tries at once.",
+         OURS, own=True, probes=1_000_000, probe_seconds=10, probe_cap_seconds=300),
     Rule("operator", _STOP, "app",
          "A person paused it.", "`disparo app resume` lets it send again.", OURS, own=True),
     Rule("no_answer", _UNKNOWN, "message",
@@ -235,8 +252,9 @@ _GUPSHUP: tuple[Rule, ...] = (
     Rule("1002", _SUPPRESS, "recipient", "The number is not on WhatsApp.",
          "Correct the number in the list.", GUPSHUP_CODES),
     Rule("1003", _STOP, "app", "The balance of the wallet is low.",
-         f"Top up the Gupshup wallet, {_RESTART}; then `disparo campaign retry NAME --code 1003`.",
-         GUPSHUP_CODES),
+         "Top up the Gupshup wallet; one message is tried from time to time, `disparo app resume` tries at once. "
+         "Then `disparo campaign retry NAME --code 1003`.",
+         GUPSHUP_CODES, probes=1_000_000, probe_seconds=300, probe_cap_seconds=3600),
     Rule("1004", _STOP, "app", "The session is closed and template messaging is disabled for the app.",
          f"{_SUPPORT} to enable template messages for this app, {_RESTART}.", GUPSHUP_CODES,
          session_verdict=_FAILED),
@@ -334,7 +352,8 @@ _META_PACE: tuple[Rule, ...] = (
     Rule("131048", _THROTTLE, "lane",
          "Restricted because many messages of this number were blocked or reported.",
          "Stop marketing, look at the number's quality in WhatsApp Manager, write only to who asked for it.",
-         META_CODES, scope_key=Lane.MARKETING.value, base_seconds=900, cap_seconds=3600),
+         META_CODES, scope_key=Lane.MARKETING.value, base_seconds=900, cap_seconds=3600,
+         probes=4, probe_seconds=900, probe_cap_seconds=3600),
     Rule("131056", _RETRY, "recipient", "Too many messages to the same recipient in a short time.", _WAIT,
          META_CODES, attempts=6, base_seconds=4, cap_seconds=3600, factor=4, heals=True),
     Rule("131057", _RETRY, "app", "The account is in maintenance, perhaps for an upgrade of its throughput.",
@@ -428,7 +447,7 @@ _META_TEMPLATE: tuple[Rule, ...] = (
     *(
         Rule(code, _FAILED, "message", sentence,
              "Correct this recipient's values; if all fail alike, compare campaign file and template.",
-             META_CODES)
+             META_CODES, mismatch=True)
         for code, sentence in (
             ("132008", "A template parameter is not valid."),
             ("132012", "A template parameter has the wrong format."),
@@ -436,14 +455,16 @@ _META_TEMPLATE: tuple[Rule, ...] = (
         )
     ),
     Rule("132015", _TEMPLATE, "template", "The template is paused because of low quality.",
-         "WhatsApp unpauses it after 3 or 6 hours; improve it or choose another one, then resume.",
-         META_CODES),
+         "WhatsApp unpauses it after 3 or 6 hours, and one message is tried then; better improve it or choose another "
+         "one.",
+         META_CODES, probes=8, probe_seconds=10_800, probe_cap_seconds=21_600),
     Rule("132016", _TEMPLATE, "template", "The template is disabled for good because of low quality.",
          "Make a new template.", META_CODES),
     Rule("132068", _TEMPLATE, "template", "The template's flow is blocked.", "Correct the flow, then resume.",
          META_CODES),
     Rule("132069", _TEMPLATE, "template", "The template's flow is throttled to ten messages an hour.",
-         "Correct the flow, then resume.", META_CODES),
+         "One message is tried after an hour; correct the flow, then resume.", META_CODES,
+         probes=24, probe_seconds=3600, probe_cap_seconds=3600),
 )
 
 _UNLISTED: tuple[Rule, ...] = (

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from disparo import batches, campaigns, db, recovery
+from disparo import batches, campaigns, db, recovery, stops
 from disparo.batches import Job
 from disparo.connections import Connections
 from disparo.queue import BULK, URGENT
@@ -28,7 +28,9 @@ def run(connections: Connections, session: Session) -> Callable[[], None]:
         recovery.release_everything_again(session)
     campaigns.start_due(session, now)
     campaigns.expire(session, now)
-    jobs = batches.release(session, now, shut=campaigns.shut(session, now, connections.settings.zone))
+    shut = campaigns.shut(session, now, connections.settings.zone)
+    jobs = stops.as_jobs(stops.release_probes(session, now, shut=shut))
+    jobs += batches.release(session, now, shut=shut)
 
     def after() -> None:
         # Marked after the commit: a tick that dies before it is made up for by the next.
@@ -45,7 +47,7 @@ def enqueue(connections: Connections, jobs: list[Job]) -> None:
     try:
         while left:
             job = left[0]
-            queue = URGENT if job.lane == Lane.PAYMENT else BULK
+            queue = URGENT if job.lane == Lane.PAYMENT or job.probe else BULK
             if job.batch_id is not None:
                 connections.queue.send_batch(job.batch_id, queue=queue)
             else:

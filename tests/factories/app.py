@@ -4,6 +4,8 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from disparo.models import App, Stop
+from disparo.stops import Fault
+from disparo.whatsapp import codes
 
 
 def make_app(
@@ -19,6 +21,12 @@ def make_app(
     session.add(app)
     session.flush()
     return app
+
+
+def fault(code: str, reason: str = "refused") -> Fault:
+    """A refusal with that code."""
+    rule = codes.lookup(code)
+    return Fault(code, reason, rule.hint, rule)
 
 
 def make_stop(

@@ -3,10 +3,11 @@
 import pytest
 from sqlalchemy import text
 
-from disparo import apps, messages, phone
+from disparo import apps, messages, phone, stops
 from disparo.errors import InputError
 from disparo.models import Message
 from disparo.statuses import Status
+from tests.factories.app import fault
 
 TEXT = {"type": "text", "text": {"body": "Oi"}}
 
@@ -85,7 +86,7 @@ def test_a_new_app_without_a_token_is_told_where_it_goes(run, monkeypatch):
 
 def test_pause_and_resume_of_an_app_and_of_a_lane(run, connections):
     run("app", "set", "loja", "--id", "app-1")
-    assert run("app", "pause", "loja", "--lane", "marketing").out == "loja (marketing) is paused\n"
+    assert run("app", "pause", "loja", "--lane", "marketing").out == "lane marketing of loja is paused\n"
     found = run("app", "show", "loja", "--json").json
     assert found["state"] == "active"
     assert [(stop["scope"], stop["key"]) for stop in found["breakers"]] == [("lane", "marketing")]
@@ -121,7 +122,7 @@ def test_resume_with_retry_puts_back_what_failed_by_that_fault_and_nothing_else(
     run("app", "set", "loja", "--id", "app-1")
     with connections.session() as session:
         app, now = apps.get(session, "loja"), session.execute(text("SELECT now()")).scalar_one()
-        apps.stop(session, app.id, code="401", reason="Authentication Failed", hint="Renew the token.")
+        stops.trip(session, app.id, "app", "", fault("401", "Authentication Failed"), now=now)
         for number, code in (("5511999998881", "401"), ("5511999998882", "401"), ("5511999998883", "131026")):
             row = add(session, app, now, number)
             row.status, row.code, row.failed_at = Status.FAILED, code, now
@@ -132,13 +133,16 @@ def test_resume_with_retry_puts_back_what_failed_by_that_fault_and_nothing_else(
 
 
 def test_a_fault_of_a_request_from_before_the_last_resume_stops_nothing(session, app, now):
-    assert apps.stop(session, app.id, code="401", reason="first", epoch=app.epoch)
-    assert not apps.stop(session, app.id, code="401", reason="again", epoch=app.epoch)
+    def trip(reason, epoch):
+        return stops.trip(session, app.id, "app", "", fault("401", reason), now=now, epoch=epoch)
+
+    assert trip("first", app.epoch)
+    assert not trip("again", app.epoch)
     before = app.epoch
-    assert len(apps.resume(session, app, now)) == 1
-    assert not apps.stop(session, app.id, code="401", reason="late answer", epoch=before)
+    assert len(stops.resume(session, app, now).ended) == 1
+    assert not trip("late answer", before)
     assert apps.stops(session, app.id) == []
-    assert apps.stop(session, app.id, code="401", reason="new", epoch=app.epoch)
+    assert trip("new", app.epoch)
 
 
 def test_the_slowest_rate_is_still_one_that_a_status_can_show(session, app):

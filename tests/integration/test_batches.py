@@ -343,32 +343,36 @@ def test_a_worker_holds_the_single_messages_that_wait_and_learns_their_most_urge
     cancelled = make_message(session, app, due_at=now, status=Status.CANCELLED)
     sending = make_message(session, app, due_at=now, status=Status.SENDING, claimed_by="other", claims=1)
     settled = [cancelled.id, sending.id]
-    assert batches.take_messages(session, [*settled, *(message.id for message in held)], "w") == Lane.PAYMENT
-    assert batches.take_messages(session, [held[0].id, held[2].id], "w") == Lane.UTILITY
+    ids = [*settled, *(message.id for message in held)]
+    assert batches.take_messages(session, app.id, ids, "w") == Job(
+        app.id, Lane.PAYMENT, None, tuple(ids), len(ids)
+    )
+    assert batches.take_messages(session, app.id, [held[0].id, held[2].id], "w").lane == Lane.UTILITY
     assert [row_of(session, message.id).claimed_by for message in held] == ["w", "w", "w"]
     assert [row_of(session, message_id).claimed_by for message_id in settled] == [None, "other"]
     # Nobody waits for these, so there is no work.
-    assert batches.take_messages(session, [*settled, 999_999], "w") is None
-    assert batches.take_messages(session, [], "w") is None
+    assert batches.take_messages(session, app.id, [*settled, 999_999], "w") is None
+    assert batches.take_messages(session, app.id, [], "w") is None
 
 
 def test_a_row_that_is_just_being_claimed_stays_the_claimers(engine: Engine, now: datetime) -> None:
     with Session(engine, expire_on_commit=False) as session:
         app = make_app(session)
         ids = tuple(make_message(session, app, due_at=now).id for _ in range(2))
+        app_id = app.id
         session.commit()
         job = Job(app.id, Lane.UTILITY, message_ids=ids)
         (row,) = batches.claim(session, job, 1, "claimer", now)
 
-        def take() -> str | None:
+        def take() -> Job | None:
             with Session(engine) as other, other.begin():
-                return batches.take_messages(other, ids, "taker")
+                return batches.take_messages(other, app_id, ids, "taker")
 
         with ThreadPoolExecutor(1) as threads:
             taking = threads.submit(take)
             until_someone_waits_for_a_lock(engine)
             session.commit()
-            assert taking.result(30) == Lane.UTILITY
+            assert taking.result(30) == Job(app_id, Lane.UTILITY, message_ids=ids, size=2)
         assert [row_of(session, message_id).claimed_by for message_id in ids] == ["claimer", "taker"]
         assert batches.claimed_by(session, "claimer") == [(app.id, row.id, row.claim)]
 
@@ -389,7 +393,7 @@ def test_a_single_message_that_is_named_anew_is_in_nobodys_hands(session: Sessio
     app = make_app(session)
     message = make_message(session, app, due_at=now)
     (job,) = batches.release(session, now)
-    batches.take_messages(session, job.message_ids, "w")
+    batches.take_messages(session, job.app_id, job.message_ids, "w")
     later = now + batches.SILENT_AFTER
     assert batches.release(session, later) == [job]
     row = row_of(session, message.id)
@@ -404,7 +408,7 @@ def test_a_worker_finds_by_the_table_what_it_has_claimed(session: Session, now: 
     again = Job(app.id, Lane.MARKETING, message_ids=(rows[1].id,))
     (second,) = batches.claim(session, again, 1, "w", now)
     # Held and not claimed; another app's; another worker's.
-    batches.take_messages(session, [rows[0].id + 3], "w")
+    batches.take_messages(session, app.id, [rows[0].id + 3], "w")
     ids = {}
     for owner, its in (("w", other), ("v", app)):
         ids[owner] = make_message(session, its, due_at=now).id
@@ -487,7 +491,7 @@ def test_an_outcome_of_an_older_claim_changes_nothing(
     batches.record(session, [retry], now)
     job = Job(claimed.app_id, claimed.lane, message_ids=(claimed.id,))
     (second,) = batches.claim(session, job, 1, "w", now)
-    assert (second.claim, second.attempts) == (2, 1)
+    assert (second.claim, second.tries) == (2, 1)
     assert batches.record(session, [accepted(claimed)], now) == 0
     assert row_of(session, claimed.id).status == Status.SENDING
 
@@ -669,7 +673,10 @@ class Engines:
         job: Job | None = self.queue.pop(self.random.randrange(len(self.queue)))
         if job is not None and job.batch_id is not None:
             job = batches.take(self.session, job.batch_id, owner.name, self.now)
-        elif job is not None and batches.take_messages(self.session, job.message_ids, owner.name) is None:
+        elif (
+            job is not None
+            and batches.take_messages(self.session, job.app_id, job.message_ids, owner.name) is None
+        ):
             job = None
         if job is not None and job not in owner.jobs:
             owner.jobs.append(job)

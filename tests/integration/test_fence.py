@@ -15,7 +15,7 @@ from redis import Redis
 from sqlalchemy import Engine, select, text
 from sqlalchemy.orm import Session
 
-from disparo import apps, batches, campaigns, counters, db, fence, recovery
+from disparo import apps, batches, campaigns, counters, db, fence, recovery, stops
 from disparo.batches import Job
 from disparo.connections import Connections
 from disparo.errors import ConflictError
@@ -258,7 +258,7 @@ def test_no_resume_ends_it(session: Session, mirror: Mirror, present: datetime) 
         with pytest.raises(
             ConflictError, match=r"loja stays paused: .* run `disparo db restored --taken-at T`"
         ):
-            apps.resume(session, app, present, lane=lane)
+            stops.resume(session, app, present, lane=lane)
     assert len(in_force(session)) == 3
     assert app.epoch == 0
 
@@ -617,7 +617,7 @@ def test_a_database_that_was_taken_has_this_homes_id_and_stays_paused(
     fence.trip(session, finding, present)
     assert apps.describe(session, app)["reason"] == finding.reason
     with pytest.raises(ConflictError, match="disparo db adopt"):
-        apps.resume(session, app, present)
+        stops.resume(session, app, present)
     with pytest.raises(ConflictError, match="disparo db adopt"):
         fence.restored(session, present - HOUR, present, mirror)
 
@@ -639,7 +639,7 @@ def test_a_database_that_was_taken_has_this_homes_id_and_stays_paused(
     assert (found["state"], found["code"]) == ("paused", "database_adopted")
     assert f"taken over from installation {theirs.installation_id}" in found["reason"]
     assert batches.release(session, present) == []
-    apps.resume(session, app, present)
+    stops.resume(session, app, present)
     (job,) = batches.release(session, present)
     assert job.message_ids == (waiting.id,)
     # The next copy of theirs is told from this one.

@@ -17,7 +17,7 @@ from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import QueuePool
 
-from disparo import apps, batches, counters, db, recovery
+from disparo import batches, counters, db, recovery, stops
 from disparo.batches import Outcome
 from disparo.clock import boot_clock
 from disparo.connections import Connections
@@ -29,9 +29,14 @@ from disparo.statuses import Lane, Status
 from tests.factories.app import make_app, make_stop
 from tests.factories.campaign import CONTENT, make_batch, make_campaign, recount
 from tests.factories.message import make_message
+from worker import runner as runner_module
 from worker import sender as sender_module
+from worker import view as view_module
+from worker.breakers import Breakers
 from worker.journal import Journal, JournalFull
-from worker.sender import Sender, _Runner
+from worker.runner import Runner
+from worker.sender import Sender
+from worker.view import View
 
 PATIENCE_SECONDS = 60.0
 TEMPLATE = {"type": "template", "template": {"name": "oferta", "language": {"code": "pt_BR"}}}
@@ -108,7 +113,7 @@ class House:
     def resume(self, app: App) -> None:
         """As ``disparo app resume`` and the tick after it."""
         with self.connections.session() as session:
-            apps.resume(session, session.get_one(App, app.id), db.now(session))
+            stops.resume(session, session.get_one(App, app.id), db.now(session))
         self.connections.limiter.resume(app.id)
 
     def arrivals(self) -> list[dict[str, Any]]:
@@ -505,10 +510,10 @@ def test_rows_whose_content_cannot_be_read_now_go_back_and_are_not_unknown(
     reads = itertools.count()
     read = Sender._content
 
-    def away(self: Sender, campaign_id: int) -> Any:
+    def away(self: Sender, campaign_id: int, version: int | None) -> Any:
         if next(reads) < 3:
             raise DatabaseUnavailable("PostgreSQL does not answer")
-        return read(self, campaign_id)
+        return read(self, campaign_id, version)
 
     monkeypatch.setattr(Sender, "_content", away)
     campaign = house.campaign(house.app(), 6)
@@ -520,16 +525,16 @@ def test_rows_whose_content_cannot_be_read_now_go_back_and_are_not_unknown(
 def test_a_fault_of_ours_in_the_view_of_the_stops_fails_no_row(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    look, faults = Sender._look, itertools.count()
+    look, faults = View.look, itertools.count()
 
-    def faulty(self: Sender) -> None:
+    def faulty(self: View) -> None:
         if threading.current_thread().name.startswith("post-") and next(faults) < 3:
             raise RuntimeError("dictionary changed size during iteration")
         look(self)
 
-    monkeypatch.setattr(Sender, "_look", faulty)
+    monkeypatch.setattr(View, "look", faulty)
     # Each view is too old to send by.
-    monkeypatch.setattr(sender_module, "STALE_SECONDS", 0.0)
+    monkeypatch.setattr(view_module, "STALE_SECONDS", 0.0)
     campaign = house.campaign(house.app(), 6)
     house.sender()
     until(lambda: house.counts(campaign) == {"accepted": 6}, "all to be accepted", seconds=20)
@@ -546,11 +551,11 @@ def test_a_pool_without_a_free_connection_fails_no_row_and_forgets_no_outcome(
         threading.Event(),
     )
 
-    def reading(self: Sender, campaign_id: int) -> Any:
+    def reading(self: Sender, campaign_id: int, version: int | None) -> Any:
         claimed_all.set()
         assert taken.wait(PATIENCE_SECONDS)
         try:
-            return read(self, campaign_id)
+            return read(self, campaign_id, version)
         except Exception:
             failed.set()
             raise
@@ -593,10 +598,10 @@ def test_an_error_of_ours_before_the_request_fails_the_row_and_is_not_unknown(
 def test_an_answer_counts_although_what_follows_from_it_fails(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(self: Sender, *_: Any) -> None:
+    def broken(*_: Any) -> None:
         raise RuntimeError("a fault of ours")
 
-    monkeypatch.setattr(Sender, "_act", broken)
+    monkeypatch.setattr(Breakers, "act", broken)
     campaign = house.campaign(house.app(), 3)
     house.sender()
     house.until_counts(campaign, accepted=3)
@@ -795,7 +800,8 @@ def test_a_row_that_was_claimed_too_long_ago_is_put_back_and_not_sent(
     assert suspended.wait(PATIENCE_SECONDS)
     until(lambda: house.counts(campaign) == {"sending": 6}, "all to be claimed")
     # The machine slept, and its monotonic clock with it.
-    monkeypatch.setattr(sender_module, "boot_clock", lambda: boot_clock() + sender_module.START_SECONDS)
+    for module in (sender_module, runner_module, view_module):
+        monkeypatch.setattr(module, "boot_clock", lambda: boot_clock() + sender_module.START_SECONDS)
     awake.set()
     house.until_counts(campaign, accepted=6)
     assert [(row.claims, row.attempts) for row in house.rows()] == [(2, 1)] * 6
@@ -827,9 +833,9 @@ def suspended(house: House, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Su
         asked: list[tuple[int, Any]] = []
         acquire, now = Sender.acquire, time.monotonic()
 
-        def asking(self: Sender, app_id: int, permits: int, rate: float) -> Any:
+        def asking(self: Sender, app_id: int, permits: int, rate: float, *, probe: bool = False) -> Any:
             if not threading.current_thread().name.startswith("post-"):
-                return acquire(self, app_id, permits, rate)
+                return acquire(self, app_id, permits, rate, probe=probe)
             got = None
             try:
                 got = answer() if answer else acquire(self, app_id, permits, rate)
@@ -839,7 +845,8 @@ def suspended(house: House, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Su
 
         monkeypatch.setattr(Sender, "acquire", asking)
         clock = SimpleNamespace(monotonic=lambda: now, sleep=time.sleep)
-        monkeypatch.setattr(sender_module, "time", clock)
+        for module in (sender_module, runner_module):
+            monkeypatch.setattr(module, "time", clock)
         sender, campaign = claimed(house)
         until(lambda: house.counts(campaign) == {"accepted": 1, "sending": 3}, "the first one to leave")
         until(lambda: not sender._runners[campaign.app_id].left(), "the job to be done")
@@ -900,10 +907,10 @@ def test_rows_that_became_late_before_their_request_do_not_leave_at_once(
 ) -> None:
     read, slow = Sender._content, threading.Event()
 
-    def reading(self: Sender, campaign_id: int) -> Any:
+    def reading(self: Sender, campaign_id: int, version: int | None) -> Any:
         # PostgreSQL takes its time for the content, for every thread that wants it.
         assert slow.wait(PATIENCE_SECONDS)
-        return read(self, campaign_id)
+        return read(self, campaign_id, version)
 
     monkeypatch.setattr(Sender, "_content", reading)
     campaign = house.campaign(house.app(rate=10.0), 16)
@@ -950,7 +957,7 @@ def test_a_thread_that_cannot_be_started_takes_no_job_along(
         raise RuntimeError("can't start new thread")
 
     with monkeypatch.context() as full:
-        full.setattr(_Runner, "start", refuse)
+        full.setattr(Runner, "start", refuse)
         sender.take_batch(first.batch_id)
     sender.take_batch(second.batch_id)
     until(lambda: house.counts(campaign).get("accepted") == 5, "the second job to be sent", seconds=15)

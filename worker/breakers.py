@@ -1,0 +1,197 @@
+"""What an answer means beyond its message: stops of an app, a lane or a template, cool-downs, and probes."""
+
+from collections.abc import Callable
+from datetime import timedelta
+
+from sqlalchemy.exc import DBAPIError
+
+from disparo import db, log, stops
+from disparo.batches import Claimed
+from disparo.connections import Connections
+from disparo.errors import DisparoError, RedisUnavailable
+from disparo.gupshup.answers import Judgement
+from disparo.statuses import Verdict
+from disparo.stops import Fault
+from disparo.whatsapp.codes import Table
+from worker.routes import Route, Routes
+from worker.view import Probed, View
+
+#: So many requests of an app in a row that got none of the provider's answers stop it.
+STREAK = 10
+_NOT_REACHED = ("connection_failed", "proxy_refused")
+_UNREACHABLE, _STRANGE = "unreachable", "strange_answers"
+
+logger = log.get(__name__)
+
+
+class Breakers:
+    """Stops what would fail alike: here at once, for the other processes through the table and Redis. Thread-safe."""
+
+    def __init__(
+        self,
+        connections: Connections,
+        view: View,
+        routes: Routes,
+        table: Table,
+        tell: Callable[[str, Exception | str], None],
+    ) -> None:
+        self._connections = connections
+        self._view, self._routes, self._table, self._tell = view, routes, table, tell
+        #: By app: answers in a row that were none of the provider's.
+        self._streaks: dict[int, int] = {}
+
+    def goes_back(self, probed: tuple[Probed, ...], judgement: Judgement) -> bool:
+        """Whether a probe waits again like the others: it was refused for something that is not its own fault."""
+        return bool(probed) and (
+            judgement.verdict in (Verdict.SENDER_STOP, Verdict.TEMPLATE_STOP)
+            or any(stop.code == judgement.code for stop in probed)
+        )
+
+    def act(self, row: Claimed, route: Route, judgement: Judgement, probed: tuple[Probed, ...]) -> None:
+        """Do what the verdict means beyond this message, before it is recorded."""
+        rule, verdict = judgement.rule, judgement.verdict
+        if not rule.listed:
+            self._tell(
+                "unlisted_code", f"code {judgement.code}, HTTP {judgement.http_status}: {judgement.reason}"
+            )
+        width = _width(row, judgement)
+        if width is not None:
+            fault = Fault(judgement.code or "refused", judgement.reason, judgement.hint, rule)
+            self.trip(row, route, width, fault)
+        elif verdict is Verdict.THROTTLE:
+            self._cool_down(row.app_id, max(1.0, judgement.retry_after_seconds or rule.base_seconds))
+        elif verdict is Verdict.RETRY and rule.scope == "app" and judgement.recognised:
+            # Maintenance of the number: the others would only be told the same.
+            self._cool_down(row.app_id, max(1.0, judgement.retry_after_seconds or rule.base_seconds))
+        strange = self._count(row, route, judgement)
+        if probed:
+            self._settle_probe(row, judgement, probed, width, strange)
+
+    def trip(self, row: Claimed, route: Route, width: tuple[str, str], fault: Fault) -> None:
+        """Stop an app, a lane or a template (scope and key), because ``row`` met the fault."""
+        scope, key = width
+        self._view.trip((row.app_id, scope, key))
+        try:
+            with self._connections.session() as session:
+                tripped = stops.trip(
+                    session,
+                    row.app_id,
+                    scope,
+                    key,
+                    fault,
+                    now=db.now(session),
+                    epoch=route.epoch,
+                    message_id=row.id,
+                )
+                held = tripped or stops.is_stopped(session, row.app_id, scope, key)
+            if tripped:
+                logger.error(
+                    "stopped",
+                    app=route.name,
+                    scope=scope,
+                    key=key,
+                    code=fault.code,
+                    reason=fault.reason,
+                    hint=fault.hint,
+                )
+                self._publish(row.app_id, fault.reason if scope == "app" else None)
+            if not held:
+                # The request was older than the last resume: it tells of a fault that was mended since.
+                self._view.untrip((row.app_id, scope, key))
+                self._routes.forget(row.app_id)
+        except (DisparoError, DBAPIError) as err:
+            self._tell("stop_not_stored", err)
+
+    def tripped_by_records(self, found: list[tuple[int, str]]) -> None:
+        """Hold the templates (app id, template) that were stopped in the transaction that recorded outcomes."""
+        for app_id, template in found:
+            self._view.trip((app_id, "template", template))
+            logger.error("stopped", app_id=app_id, scope="template", key=template)
+        if found:
+            self._publish(found[0][0], None)
+
+    def _publish(self, app_id: int, reason: str | None) -> None:
+        try:
+            if reason is not None:
+                self._connections.limiter.stop(app_id, reason)
+            self._connections.limiter.announce()
+        except RedisUnavailable as err:
+            self._tell("redis_unavailable", err)
+
+    def _cool_down(self, app_id: int, seconds: float) -> None:
+        try:
+            self._connections.limiter.cool_down(app_id, seconds)
+        except RedisUnavailable as err:
+            self._tell("redis_unavailable", err)
+
+    def _count(self, row: Claimed, route: Route, judgement: Judgement) -> Fault | None:
+        """Count what was none of the provider's answers, and stop the app after several in a row."""
+        if judgement.recognised or judgement.verdict is Verdict.THROTTLE:
+            self._streaks.pop(row.app_id, None)
+            return None
+        if judgement.verdict is Verdict.SENDER_STOP:
+            return None
+        n = self._streaks[row.app_id] = self._streaks.get(row.app_id, 0) + 1
+        not_reached = judgement.code in _NOT_REACHED
+        rule = self._table.lookup(_UNREACHABLE if not_reached else _STRANGE)
+        said = f": {judgement.reason}" if judgement.reason else ""
+        fault = Fault(rule.code, f"{rule.sentence} The last one{said}", rule.hint, rule)
+        if n >= STREAK:
+            # Not again for each that was under way.
+            self._streaks[row.app_id] = 0
+            self.trip(row, route, ("app", ""), fault)
+        return fault
+
+    def _settle_probe(
+        self,
+        row: Claimed,
+        judgement: Judgement,
+        probed: tuple[Probed, ...],
+        width: tuple[str, str] | None,
+        strange: Fault | None,
+    ) -> None:
+        """End or keep the stops of which ``row`` was the probe."""
+        about_answers = any(stop.code in (_UNREACHABLE, _STRANGE) for stop in probed)
+        same = next((stop for stop in probed if stop.code == judgement.code), None)
+        try:
+            with self._connections.session() as session:
+                now = db.now(session)
+                ended = []
+                if width is not None:
+                    fault = Fault(
+                        judgement.code or "refused", judgement.reason, judgement.hint, judgement.rule
+                    )
+                    stops.fail_probe(session, row.id, *width, fault, now)
+                elif same is not None:
+                    fault = Fault(same.code, judgement.reason, judgement.hint, judgement.rule)
+                    stops.fail_probe(session, row.id, same.scope, same.key, fault, now)
+                elif judgement.verdict is Verdict.ACCEPTED or (about_answers and strange is None):
+                    # Any answer of the provider's shows that it is reached.
+                    ended = stops.pass_probe(session, row.id, now)
+                elif strange is not None and about_answers:
+                    stops.fail_probe(session, row.id, "app", "", strange, now)
+                else:
+                    told = judgement.verdict in (Verdict.RETRY, Verdict.THROTTLE, Verdict.UNKNOWN)
+                    after: timedelta = stops.LATER if told else stops.SOON
+                    stops.repeat_probe(session, row.id, after, now)
+                whole = any(stop.scope == "app" for stop in ended)
+            if ended:
+                logger.info("resumed", app_id=row.app_id, stops=[f"{s.scope} {s.key}".strip() for s in ended])
+                if whole:
+                    self._connections.limiter.resume(row.app_id)
+                self._connections.limiter.announce()
+        except (DisparoError, DBAPIError) as err:
+            # Named again when it is taken for lost.
+            self._tell("probe_not_settled", err)
+
+
+def _width(row: Claimed, judgement: Judgement) -> tuple[str, str] | None:
+    """Scope and key of what would fail alike; None when it is this message's own."""
+    rule, verdict = judgement.rule, judgement.verdict
+    if verdict is Verdict.TEMPLATE_STOP:
+        # A message without a template says nothing about others.
+        return ("template", row.template) if row.template else None
+    if rule.scope == "lane" and verdict in (Verdict.SENDER_STOP, Verdict.THROTTLE):
+        # Only the lane is held: payments go on while WhatsApp restricts marketing.
+        return "lane", rule.scope_key or row.lane
+    return ("app", "") if verdict is Verdict.SENDER_STOP else None
