@@ -193,8 +193,8 @@ def resume(
     """Let an app (or one lane of it) send again; what waited goes on where it was.
 
     Args:
-      probe: Let one message go first where a refusal had stopped it, and end that stop when it is accepted. A
-        stop under which no message may leave now ends at once.
+      probe: Let one message go first where a refusal had stopped it, and end that stop when it is accepted
+        (`release_probes` names it to a worker). A stop under which no message may leave now ends at once.
       shut: Campaigns whose send window is closed now.
 
     Raises:
@@ -286,16 +286,16 @@ def _name(session: Session, stop: Stop, now: datetime, shut: Sequence[int]) -> P
     stop.probes += 1
     stop.probe_at = now + LOST_AFTER
     session.flush()
-    _say_named(session, found.id, now)
+    _say_named(session, found.id, None)
     return Probe(stop.id, stop.app_id, found.lane, found.id)
 
 
-def _say_named(session: Session, message_id: int, now: datetime) -> None:
+def _say_named(session: Session, message_id: int, at: datetime | None) -> None:
     session.execute(
         text(
-            "UPDATE messages SET released_at = :now, claimed_by = NULL WHERE id = :id AND status = 'pending'"
+            "UPDATE messages SET released_at = :at, claimed_by = NULL WHERE id = :id AND status = 'pending'"
         ),
-        {"id": message_id, "now": now},
+        {"id": message_id, "at": at},
     )
 
 
@@ -318,6 +318,7 @@ def release_probes(session: Session, now: datetime, *, shut: Sequence[int] = ())
         if row.due:
             found = _name(session, session.get_one(Stop, row.id), now, shut)
             if found is not None:
+                _say_named(session, found.message_id, now)
                 probes.append(found)
         else:
             _say_named(session, row.message_id, now)

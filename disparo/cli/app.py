@@ -250,15 +250,9 @@ def _resume(
 def _await_probes(
     connections: "Connections", name: str, probes: "list[Probe]", tell: Callable[[str], None]
 ) -> int:
-    """Enqueue the probes and wait for what becomes of them."""
+    """Wait for what becomes of the probes, which the scheduler enqueues."""
     from disparo import stops
 
-    try:
-        for job in stops.as_jobs(probes):
-            connections.queue.send_messages(job.app_id, job.message_ids)
-    except RedisUnavailable as err:
-        note(f"warning: its first message leaves when Redis is back: {err}")
-        return 0
     until = time.monotonic() + PROBE_PATIENCE_SECONDS
     while True:
         with connections.session() as session:

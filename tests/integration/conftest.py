@@ -3,14 +3,19 @@
 import json
 import logging
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from redis import Redis
 
 from disparo import cli
+from disparo.connections import Connections
+from disparo.sandbox import Options, Sandbox
 from disparo.settings import Environment
+from tests.integration.house import PATIENCE_SECONDS, House
 
 
 @dataclass(frozen=True)
@@ -66,3 +71,17 @@ def run(
         return Outcome(int(ended.value.code or 0), captured.out, captured.err)
 
     return run
+
+
+@pytest.fixture
+def house(connections: Connections, redis_url: str) -> Iterator[House]:
+    with Sandbox(Options()) as sandbox, Redis.from_url(redis_url) as redis:
+        made = House(connections, sandbox, redis)
+        releaser = threading.Thread(target=made.releasing, name="releaser")
+        releaser.start()
+        yield made
+        made.ended.set()
+        for sender in made.senders:
+            sender.close(5.0)
+        releaser.join(PATIENCE_SECONDS)
+        assert not releaser.is_alive()

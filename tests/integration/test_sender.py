@@ -6,29 +6,27 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from redis import Redis
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import QueuePool
 
-from disparo import batches, counters, db, recovery, stops
+from disparo import batches, db, recovery
 from disparo.batches import Outcome
 from disparo.clock import boot_clock
-from disparo.connections import Connections
 from disparo.errors import DatabaseUnavailable, RedisUnavailable
-from disparo.models import App, Batch, Campaign, Message, SendError, Stop, Worker
+from disparo.models import App, Batch, Campaign, SendError, Worker
 from disparo.ratelimit import Permits, Stopped, Wait
-from disparo.sandbox import Options, Sandbox
 from disparo.statuses import Lane, Status
-from tests.factories.app import make_app, make_stop
-from tests.factories.campaign import CONTENT, make_batch, make_campaign, recount
+from tests.factories.app import make_stop
+from tests.factories.campaign import CONTENT, make_batch, make_campaign
 from tests.factories.message import make_message
+from tests.integration.house import PATIENCE_SECONDS, House, until
 from worker import runner as runner_module
 from worker import sender as sender_module
 from worker import view as view_module
@@ -38,100 +36,7 @@ from worker.runner import Runner
 from worker.sender import Sender
 from worker.view import View
 
-PATIENCE_SECONDS = 60.0
 TEMPLATE = {"type": "template", "template": {"name": "oferta", "language": {"code": "pt_BR"}}}
-
-
-def until(condition: Callable[[], Any], what: str, *, seconds: float = PATIENCE_SECONDS) -> Any:
-    """What ``condition`` gives as soon as it is true."""
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"it did not come to this in time: {what}"
-        time.sleep(0.02)
-    return found
-
-
-@dataclass
-class House:
-    """The parts around a sender: the tables, the sandbox, and a thread that releases as the scheduler does."""
-
-    connections: Connections
-    sandbox: Sandbox
-    redis: Redis
-    senders: list[Sender] = field(default_factory=list)
-    paused: threading.Event = field(default_factory=threading.Event)
-    ended: threading.Event = field(default_factory=threading.Event)
-
-    def app(self, name: str = "loja", *, rate: float = 100.0) -> App:
-        with self.connections.session() as session:
-            app = make_app(session, name, rate=rate, base_url=self.sandbox.url)
-        # The wait after an emptied Redis is another test's.
-        self.redis.set(f"disparo:app:{app.id}:free", "0")
-        return app
-
-    def campaign(self, app: App, recipients: int, **columns: Any) -> Campaign:
-        with self.connections.session() as session:
-            return make_campaign(session, app, recipients, **columns)
-
-    def sender(self, **options: Any) -> Sender:
-        made = Sender(self.connections, **options)
-        self.senders.append(made)
-        return made
-
-    def releasing(self) -> None:
-        while not self.ended.wait(0.1):
-            sender = self.senders[-1] if self.senders else None
-            if sender is None or sender.closing.is_set() or self.paused.is_set():
-                continue
-            with self.connections.session() as session:
-                jobs = batches.release(session, db.now(session))
-            for job in jobs:
-                if job.batch_id is not None:
-                    sender.take_batch(job.batch_id)
-                else:
-                    sender.take_messages(job.app_id, list(job.message_ids))
-
-    def counts(self, campaign: Campaign) -> dict[str, int]:
-        """What the counters say, which is what the rows say."""
-        with self.connections.session() as session:
-            session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
-            found = counters.counts(session, [campaign.id])[campaign.id]
-            assert found == recount(session, campaign)
-        return {status: n for status, n in found.items() if n}
-
-    def until_counts(self, campaign: Campaign, **expected: int) -> None:
-        until(lambda: self.counts(campaign) == expected, f"{expected}, now {self.counts(campaign)}")
-
-    def rows(self) -> list[Message]:
-        with self.connections.session() as session:
-            return list(session.scalars(select(Message).order_by(Message.id)))
-
-    def stops(self) -> list[Stop]:
-        with self.connections.session() as session:
-            return list(session.scalars(select(Stop).where(Stop.ended_at.is_(None))))
-
-    def resume(self, app: App) -> None:
-        """As ``disparo app resume`` and the tick after it."""
-        with self.connections.session() as session:
-            stops.resume(session, session.get_one(App, app.id), db.now(session))
-        self.connections.limiter.resume(app.id)
-
-    def arrivals(self) -> list[dict[str, Any]]:
-        return self.sandbox.messages()
-
-
-@pytest.fixture
-def house(connections: Connections, redis_url: str) -> Iterator[House]:
-    with Sandbox(Options()) as sandbox, Redis.from_url(redis_url) as redis:
-        made = House(connections, sandbox, redis)
-        releaser = threading.Thread(target=made.releasing, name="releaser")
-        releaser.start()
-        yield made
-        made.ended.set()
-        for sender in made.senders:
-            sender.close(5.0)
-        releaser.join(PATIENCE_SECONDS)
-        assert not releaser.is_alive()
 
 
 # -- what is sent -----------------------------------------------------------------------------------------

@@ -257,7 +257,7 @@ def test_work_of_a_scheduler_that_was_killed_before_it_was_all_enqueued_is_named
         assert task == SEND_MESSAGES, "the single message, which is due, comes first"
         with connections.session() as session:
             make_worker(session, db.now(session), "alive")
-            batches.take_messages(session, arguments[1], "alive")  # type: ignore[arg-type]
+            batches.take_messages(session, arguments[0], arguments[1], "alive")  # type: ignore[arg-type]
     redis.delete("bulk", "urgent")
     tick(connections, "recover")
     tick(connections, "release")
