@@ -1,6 +1,5 @@
 """Senders: set, list, show, and what stops and resumes them."""
 
-import getpass
 import math
 import re
 from datetime import datetime
@@ -11,10 +10,13 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from disparo import windows as send_windows
+from disparo.actions import history
+from disparo.actions import operator as operator
+from disparo.actions import record_action as record_action
 from disparo.errors import ConflictError, InputError, NotFoundError
-from disparo.models import Action, App, Stop
+from disparo.models import App, Stop
 from disparo.settings import APP_NAME, checked_base_url, token_variable
-from disparo.statuses import AppState, Lane, Status
+from disparo.statuses import AppState, Lane
 
 #: Requests per second where nothing else is known. Source: Gupshup, "Partner Rate Limits" (all other APIs:
 #: 10 in 1 second), read 2026-11-21.
@@ -172,6 +174,7 @@ def describe(session: Session, app: App) -> dict[str, Any]:
             }
             for stop in held
         ],
+        "history": history(session, f"app:{app.name}"),
     }
 
 
@@ -236,62 +239,3 @@ def resume(session: Session, app: App, now: datetime, *, lane: str | None = None
         one.ended_at = now
     session.flush()
     return ended
-
-
-def retry_failed_by(session: Session, app: App, ended: list[Stop], now: datetime) -> int:
-    """Put back the messages that failed by the faults of ``ended`` since each began; how many."""
-    from disparo.counters import add_deltas
-
-    total = 0
-    for one in ended:
-        if one.code == OPERATOR:
-            continue
-        rows = session.execute(
-            text("""
-                UPDATE messages SET status = 'pending', due_at = :now, released_at = NULL, failed_at = NULL,
-                    code = NULL, reason = NULL, http_status = NULL
-                WHERE app_id = :app_id AND status = 'failed' AND code = :code AND failed_at >= :since
-                    AND (not_after IS NULL OR not_after > :now)
-                RETURNING campaign_id"""),
-            {"app_id": app.id, "code": one.code, "since": one.since, "now": now},
-        ).scalars()
-        campaigns = list(rows)
-        total += len(campaigns)
-        for campaign_id in campaigns:
-            add_deltas(session, [(campaign_id, Status.FAILED, -1), (campaign_id, Status.PENDING, 1)])
-        reopen_finished(session, {campaign_id for campaign_id in campaigns if campaign_id is not None})
-    return total
-
-
-def reopen_finished(session: Session, campaign_ids: set[int]) -> None:
-    """Let finished campaigns run again because messages of theirs wait anew."""
-    if campaign_ids:
-        session.execute(
-            text(
-                "UPDATE campaigns SET state = 'running', finished_at = NULL WHERE id = ANY(:ids) AND state = 'finished'"
-            ),
-            {"ids": sorted(campaign_ids)},
-        )
-
-
-def record_action(
-    session: Session,
-    verb: str,
-    subject: str,
-    *,
-    actor: str | None = None,
-    why: str | None = None,
-    **details: Any,
-) -> None:
-    """Keep who did what, when and why."""
-    session.add(
-        Action(actor=actor or operator(), verb=verb, subject=subject, why=why, details=details or None)
-    )
-
-
-def operator() -> str:
-    """The OS user who runs this process."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return "unknown"

@@ -13,6 +13,7 @@ from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
 from disparo import apps, counters, windows
+from disparo.actions import history
 from disparo.errors import ConflictError, InputError, NotFoundError
 from disparo.models import App, Campaign, Import, Message, Worker
 from disparo.rendering import Content, compile_content
@@ -362,16 +363,24 @@ def start_due(session: Session, now: datetime) -> list[str]:
 
 def finish_done(session: Session, now: datetime) -> list[str]:
     """Close running campaigns of which nothing is pending, sending or undecided; their names."""
+    nothing_left = """c.state = 'running'
+        AND NOT EXISTS (SELECT 1 FROM messages m WHERE m.campaign_id = c.id AND m.status = 'pending')
+        AND NOT EXISTS (
+            SELECT 1 FROM messages m WHERE m.campaign_id = c.id AND m.status IN ('sending', 'unknown'))"""
+    # Who puts failed messages back locks the campaign first. A look that began before his commit does not see
+    # them, so what counts is the second one, under the lock.
+    locked = session.scalars(
+        text(f"SELECT c.id FROM campaigns c WHERE {nothing_left} FOR NO KEY UPDATE OF c SKIP LOCKED")
+    ).all()
+    if not locked:
+        return []
     return list(
-        session.execute(
-            text("""
-                UPDATE campaigns c SET state = 'finished', finished_at = :now WHERE c.state = 'running'
-                    AND NOT EXISTS (SELECT 1 FROM messages m WHERE m.campaign_id = c.id AND m.status = 'pending')
-                    AND NOT EXISTS (
-                        SELECT 1 FROM messages m WHERE m.campaign_id = c.id AND m.status IN ('sending', 'unknown'))
-                RETURNING c.name"""),
-            {"now": now},
-        ).scalars()
+        session.scalars(
+            text(f"""
+                UPDATE campaigns c SET state = 'finished', finished_at = :now
+                WHERE c.id = ANY(:ids) AND {nothing_left} RETURNING c.name"""),
+            {"ids": locked, "now": now},
+        )
     )
 
 
@@ -440,6 +449,7 @@ def status(session: Session, campaign: Campaign, now: datetime, zone: ZoneInfo) 
         "created_by": campaign.created_by,
         "launched_at": campaign.launched_at.isoformat() if campaign.launched_at else None,
         "finished_at": campaign.finished_at.isoformat() if campaign.finished_at else None,
+        "history": history(session, f"campaign:{campaign.name}"),
     }
 
 

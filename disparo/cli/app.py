@@ -69,14 +69,17 @@ def list_(as_json: JSON = False) -> None:
 @cli.command()
 def show(name: Name, as_json: JSON = False) -> None:
     """What is known of an app, and what holds it."""
-    from disparo import apps
+    from disparo import actions, apps
 
     with connected() as connections, connections.session() as session:
         found = apps.describe(session, apps.get(session, name))
         token = connections.environment.token(name) is not None
     if as_json:
         return print_json(found)
+    entries = found.pop("history")[: actions.SHOWN]
     print_fields(found | {"token": "set here" if token else "not set here"})
+    for entry in entries:
+        say(f"  {actions.in_words(entry, connections.settings.zone)}")
     return None
 
 

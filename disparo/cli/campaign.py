@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
+from disparo.cli import campaign_decide
 from disparo.cli.output import (
     FAILED,
     JSON,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from disparo.connections import Connections
 
 cli = typer.Typer(no_args_is_help=True)
+cli.add_typer(campaign_decide.cli)
 
 Name = Annotated[str, typer.Argument(help="The campaign's name.")]
 By = Annotated[str | None, typer.Option("--by", help="Who does it; else the OS user.")]
@@ -296,6 +298,8 @@ def _ended(found: dict[str, Any], fail_over: float | None) -> int | None:
 
 def show_status(connections: "Connections", name: str, as_json: bool) -> None:
     """Print the status of a campaign."""
+    from disparo import actions, overrides, retries
+
     found = status_of(connections, name)
     if as_json:
         return print_json(found)
@@ -311,6 +315,11 @@ def show_status(connections: "Connections", name: str, as_json: bool) -> None:
         )
     for failure in found["failures"]:
         say(f"  failed with {failure['code']}: {failure['count']:,} ({failure['reason']})")
+    if found["failures"] and found["state"] != "cancelled":
+        table = overrides.load(connections.settings.home)
+        for failure in retries.worth_retrying(found["failures"], table):
+            again = f"disparo campaign retry {retries.shown(name)} --code {failure['code']}"
+            say(f"  {failure['count']:,} failed with {failure['code']}: `{again}`")
     if found["limited_by"] != "none":
         say(
             f"  limited by {found['limited_by']}"
@@ -321,6 +330,8 @@ def show_status(connections: "Connections", name: str, as_json: bool) -> None:
         say(f"  stopped: {width}, {stop['code']} {stop['hint']}".rstrip())
     if found["state"] == "running":
         say(f"  {found['rate']:g}/s, {duration(found['eta_seconds'])} left")
+    for entry in found["history"][: actions.SHOWN]:
+        say(f"  {actions.in_words(entry, connections.settings.zone)}")
     return None
 
 

@@ -1,8 +1,6 @@
 """Unknown messages: resolved by evidence, adopted, decided and resent, each once and with true counters."""
 
-import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -26,13 +24,11 @@ from tests.factories.campaign import make_campaign, recount
 from tests.factories.charge import make_charge
 from tests.factories.message import make_message
 from tests.factories.reminder import make_reminder
+from tests.racing import meet
 
 SECOND, MINUTE = timedelta(seconds=1), timedelta(minutes=1)
 #: When no webhook can explain a message that became unknown at 0 any more.
 AFTERWARDS = unknowns.WEBHOOK_WINDOW
-WAITS_FOR_A_LOCK = text("""
-    SELECT EXISTS (
-        SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock')""")
 
 
 @pytest.fixture(scope="module")
@@ -127,32 +123,6 @@ def data_of(session: Session, row: Claimed) -> str:
 def actions(session: Session) -> list[tuple[Any, ...]]:
     found = session.scalars(select(Action).order_by(Action.id))
     return [(one.verb, one.subject, one.actor, one.why, one.details) for one in found]
-
-
-def meet(
-    engine: Engine, session: Session, first: Callable[[Session], Any], second: Callable[[Session], Any]
-) -> tuple[Any, Any]:
-    """What both come to, when ``second`` meets the rows that ``first`` has changed and not committed yet."""
-    session.commit()
-
-    def late() -> Any:
-        with Session(engine) as other, other.begin():
-            return second(other)
-
-    with ThreadPoolExecutor(1) as threads, Session(engine) as holder, holder.begin():
-        came_first = first(holder)
-        waits: Future[Any] = threads.submit(late)
-        until = time.monotonic() + 30
-        while not session.scalar(WAITS_FOR_A_LOCK):
-            assert not waits.done()
-            assert time.monotonic() < until
-            # What is seen of other connections is kept for the whole transaction.
-            session.rollback()
-            time.sleep(0.005)
-        holder.commit()
-        came_second = waits.result(30)
-    session.expire_all()
-    return came_first, came_second
 
 
 # -- by provider id ---------------------------------------------------------------------------------------
