@@ -194,8 +194,8 @@ def by_file(path: Path) -> Iterator[Named]:
         yield Named(f"{path.name}, line 1", opened.original_header[0].strip(), "header")
     for row in opened.rows():
         value = row.values.get(column, "").strip()
-        if row.fault or value:
-            yield Named(f"{path.name}, line {row.line}", value, kind, row.fault)
+        fault = row.fault or (None if value else f"{column} is empty")
+        yield Named(f"{path.name}, line {row.line}", value, kind, fault)
 
 
 def _find(
