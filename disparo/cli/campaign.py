@@ -280,7 +280,8 @@ def _ended(found: dict[str, Any], fail_over: float | None) -> int | None:
         return 0
     if found["limited_by"] == "decision":
         note(
-            f"{counts['unknown']:,} messages are unknown: nobody knows whether they were accepted. They are held"
+            f"{counts['unknown']:,} messages are unknown: nobody knows whether they were accepted. They are held "
+            f"until a person decides: `disparo campaign resolve {found['name']} --sent`, --resend or --give-up"
         )
         return NEEDS_A_PERSON
     if found["limited_by"] == "paused" and not counts["sending"]:
