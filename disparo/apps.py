@@ -1,9 +1,7 @@
 """Senders: set, list, show, and what stops and resumes them."""
 
-import getpass
 import math
 import re
-from datetime import datetime
 from typing import Any
 
 from sqlalchemy import select, text
@@ -11,10 +9,13 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from disparo import windows as send_windows
+from disparo.actions import history
+from disparo.actions import operator as operator
+from disparo.actions import record_action as record_action
 from disparo.errors import InputError, NotFoundError
-from disparo.models import Action, App, Stop
+from disparo.models import App, Stop
 from disparo.settings import APP_NAME, checked_base_url, token_variable
-from disparo.statuses import AppState, Lane, Status
+from disparo.statuses import AppState, Lane
 
 #: Requests per second where nothing else is known. Source: Gupshup, "Partner Rate Limits" (all other APIs:
 #: 10 in 1 second), read 2026-11-21.
@@ -25,6 +26,8 @@ SLOWEST_RATE = 1e-6
 _GS_APP_ID = re.compile(r"[A-Za-z0-9][\w-]{0,99}", re.ASCII)
 #: The code of a stop that a person ordered.
 OPERATOR = "operator"
+#: Codes of stops that end by themselves when the endpoint answers again.
+UNREACHABLE, STRANGE_ANSWERS = "unreachable", "strange_answers"
 #: The key of a stop of the whole app by the send fence (`disparo.fence`): beside any other, and no resume ends it.
 FENCE = "database"
 
@@ -134,6 +137,20 @@ def is_fence(stop: Stop) -> bool:
     return stop.scope == "app" and stop.key == FENCE
 
 
+def stop_as_json(stop: Stop) -> dict[str, Any]:
+    """What ``app show`` and ``campaign status`` print of a stop."""
+    return {
+        "scope": stop.scope,
+        "key": stop.key or None,
+        "code": stop.code,
+        "reason": stop.reason,
+        "hint": stop.hint or None,
+        "since": stop.since.isoformat(),
+        "probes": stop.probes,
+        "next_probe_at": stop.probe_at.isoformat() if stop.probe_at else None,
+    }
+
+
 def _hold_by_fence(session: Session, app: App) -> None:
     """Hold a new app by the fence that holds the others."""
     session.execute(
@@ -162,76 +179,6 @@ def describe(session: Session, app: App) -> dict[str, Any]:
         "effective_rate": 0.0 if whole else app.rate,
         "base_url": app.base_url,
         "windows": dict(app.windows),
-        "breakers": [
-            {
-                "scope": stop.scope,
-                "key": stop.key or None,
-                "code": stop.code,
-                "reason": stop.reason,
-                "hint": stop.hint or None,
-                "since": stop.since.isoformat(),
-                "probes": stop.probes,
-                "next_probe_at": stop.probe_at.isoformat() if stop.probe_at else None,
-            }
-            for stop in held
-        ],
+        "breakers": [stop_as_json(stop) for stop in held],
+        "history": history(session, f"app:{app.name}"),
     }
-
-
-def retry_failed_by(session: Session, app: App, ended: list[Stop], now: datetime) -> int:
-    """Put back the messages that failed by the faults of ``ended`` since each began; how many."""
-    from disparo.counters import add_deltas
-
-    total = 0
-    for one in ended:
-        if one.code == OPERATOR:
-            continue
-        rows = session.execute(
-            text("""
-                UPDATE messages SET status = 'pending', due_at = :now, released_at = NULL, failed_at = NULL,
-                    code = NULL, reason = NULL, http_status = NULL
-                WHERE app_id = :app_id AND status = 'failed' AND code = :code AND failed_at >= :since
-                    AND (not_after IS NULL OR not_after > :now)
-                RETURNING campaign_id"""),
-            {"app_id": app.id, "code": one.code, "since": one.since, "now": now},
-        ).scalars()
-        campaigns = list(rows)
-        total += len(campaigns)
-        for campaign_id in campaigns:
-            add_deltas(session, [(campaign_id, Status.FAILED, -1), (campaign_id, Status.PENDING, 1)])
-        reopen_finished(session, {campaign_id for campaign_id in campaigns if campaign_id is not None})
-    return total
-
-
-def reopen_finished(session: Session, campaign_ids: set[int]) -> None:
-    """Let finished campaigns run again because messages of theirs wait anew."""
-    if campaign_ids:
-        session.execute(
-            text(
-                "UPDATE campaigns SET state = 'running', finished_at = NULL WHERE id = ANY(:ids) AND state = 'finished'"
-            ),
-            {"ids": sorted(campaign_ids)},
-        )
-
-
-def record_action(
-    session: Session,
-    verb: str,
-    subject: str,
-    *,
-    actor: str | None = None,
-    why: str | None = None,
-    **details: Any,
-) -> None:
-    """Keep who did what, when and why."""
-    session.add(
-        Action(actor=actor or operator(), verb=verb, subject=subject, why=why, details=details or None)
-    )
-
-
-def operator() -> str:
-    """The OS user who runs this process."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return "unknown"

@@ -406,8 +406,10 @@ _RECORD = text(f"""
         FROM unnest({_OUTCOME_ARRAYS}) WITH ORDINALITY AS o ({", ".join(_OUTCOME_COLUMNS)}, nth)
         ORDER BY id, claim, nth),
     was AS (
-        SELECT m.id, m.status, m.claims, m.campaign_id FROM messages m
-        JOIN o ON o.id = m.id AND o.claim = m.claims
+        SELECT m.id, m.status, m.claims, m.campaign_id, m.gs_id, m.wamid,
+            -- The provider has given this attempt an id, and what the row has is of an earlier one.
+            coalesce(o.gs_id <> m.gs_id, false) AS replaced
+        FROM messages m JOIN o ON o.id = m.id AND o.claim = m.claims
         WHERE m.status = 'sending' OR (m.status = 'unknown' AND m.code = 'lease_expired')
         ORDER BY m.id FOR UPDATE OF m),
     changed AS (
@@ -415,6 +417,7 @@ _RECORD = text(f"""
             status = o.status,
             attempts = m.attempts + o.spent,
             gs_id = coalesce(o.gs_id, m.gs_id),
+            wamid = CASE WHEN NOT was.replaced THEN m.wamid END,
             wa_id = coalesce(o.wa_id, m.wa_id),
             code = CASE WHEN o.verdict = '' AND was.status = 'sending' THEN m.code ELSE o.code END,
             reason = CASE WHEN o.verdict = '' AND was.status = 'sending' THEN m.reason ELSE o.reason END,
@@ -424,15 +427,21 @@ _RECORD = text(f"""
                           WHEN o.verdict = '' THEN coalesce(m.due_at, :now)
                           ELSE :now + o.delay * interval '1 second' END,
             accepted_at = CASE WHEN o.status = 'accepted' THEN CAST(:now AS timestamptz) ELSE m.accepted_at END,
+            enqueued_at = CASE WHEN NOT was.replaced THEN m.enqueued_at END,
+            sent_at = CASE WHEN NOT was.replaced THEN m.sent_at END,
             failed_at = CASE WHEN o.status = 'failed' THEN CAST(:now AS timestamptz) ELSE m.failed_at END,
             settled_at = CASE WHEN o.status = 'unknown' THEN CAST(:now AS timestamptz) END
         FROM o JOIN was ON was.id = o.id AND was.claims = o.claim WHERE m.id = o.id
         RETURNING m.id, m.campaign_id, was.status AS before, m.status, m.attempts, o.spent, o.verdict,
             o.http_status, o.code, o.reason),
     errors AS (
-        INSERT INTO send_errors (message_id, attempt, at, verdict, http_status, code, text)
-        SELECT id, attempts, :now, verdict, http_status, coalesce(code, ''), coalesce(reason, '')
-        FROM changed WHERE verdict NOT IN ('', 'accepted')),
+        INSERT INTO send_errors (message_id, attempt, at, verdict, http_status, code, text, gs_id, wamid)
+        SELECT id, attempts, CAST(:now AS timestamptz), verdict, http_status, coalesce(code, ''),
+            coalesce(reason, ''), NULL, NULL
+        FROM changed WHERE verdict NOT IN ('', 'accepted')
+        UNION ALL
+        SELECT changed.id, attempts - spent, :now, 'accepted', NULL, '', '', was.gs_id, was.wamid
+        FROM changed JOIN was ON was.id = changed.id WHERE was.replaced),
     {DELTAS_OF_CHANGED}
     SELECT count(*) FROM changed""")
 

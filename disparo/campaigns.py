@@ -13,8 +13,9 @@ from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
 from disparo import apps, counters, windows
+from disparo.actions import history
 from disparo.errors import ConflictError, InputError, NotFoundError
-from disparo.models import App, Campaign, Import, Message, Worker
+from disparo.models import App, Campaign, Import, Message, Stop, Worker
 from disparo.rendering import Content, compile_content
 from disparo.statuses import CampaignState, Lane, LimitedBy, Status
 from disparo.whatsapp import payloads
@@ -374,16 +375,24 @@ def start_due(session: Session, now: datetime) -> list[str]:
 
 def finish_done(session: Session, now: datetime) -> list[str]:
     """Close running campaigns of which nothing is pending, sending or undecided; their names."""
+    nothing_left = """c.state = 'running'
+        AND NOT EXISTS (SELECT 1 FROM messages m WHERE m.campaign_id = c.id AND m.status = 'pending')
+        AND NOT EXISTS (
+            SELECT 1 FROM messages m WHERE m.campaign_id = c.id AND m.status IN ('sending', 'unknown'))"""
+    # Who puts failed messages back locks the campaign first. A look that began before his commit does not see
+    # them, so what counts is the second one, under the lock.
+    locked = session.scalars(
+        text(f"SELECT c.id FROM campaigns c WHERE {nothing_left} FOR NO KEY UPDATE OF c SKIP LOCKED")
+    ).all()
+    if not locked:
+        return []
     return list(
-        session.execute(
-            text("""
-                UPDATE campaigns c SET state = 'finished', finished_at = :now WHERE c.state = 'running'
-                    AND NOT EXISTS (SELECT 1 FROM messages m WHERE m.campaign_id = c.id AND m.status = 'pending')
-                    AND NOT EXISTS (
-                        SELECT 1 FROM messages m WHERE m.campaign_id = c.id AND m.status IN ('sending', 'unknown'))
-                RETURNING c.name"""),
-            {"now": now},
-        ).scalars()
+        session.scalars(
+            text(f"""
+                UPDATE campaigns c SET state = 'finished', finished_at = :now
+                WHERE c.id = ANY(:ids) AND {nothing_left} RETURNING c.name"""),
+            {"ids": locked, "now": now},
+        )
     )
 
 
@@ -422,7 +431,7 @@ def status(session: Session, campaign: Campaign, now: datetime, zone: ZoneInfo) 
     window_shut = campaign.id in shut(session, now, zone)
     workers = live_workers(session)
     resends = not left and counts[Status.UNKNOWN] > 0 and _resends(session, campaign, now)
-    limited_by = _limited_by(campaign, app, counts, rate, bool(held), window_shut, workers, resends)
+    limited_by = _limited_by(campaign, app, counts, rate, held, window_shut, workers, resends)
     loaded = session.scalars(select(Import).where(Import.campaign_id == campaign.id)).first()
     moving = campaign.state == CampaignState.RUNNING and limited_by in (
         LimitedBy.NONE,
@@ -442,16 +451,14 @@ def status(session: Session, campaign: Campaign, now: datetime, zone: ZoneInfo) 
         "limited_by": limited_by,
         "pause_reason": campaign.pause_reason or (held[0].reason if held else None),
         "workers": workers,
-        "stops": [
-            {"scope": s.scope, "key": s.key or None, "code": s.code, "reason": s.reason, "hint": s.hint}
-            for s in held
-        ],
+        "stops": [apps.stop_as_json(stop) for stop in held],
         "rejected": loaded.rejected if loaded else 0,
         "duplicates": loaded.duplicates if loaded else 0,
         "launch_at": campaign.launch_at.isoformat() if campaign.launch_at else None,
         "created_by": campaign.created_by,
         "launched_at": campaign.launched_at.isoformat() if campaign.launched_at else None,
         "finished_at": campaign.finished_at.isoformat() if campaign.finished_at else None,
+        "history": history(session, f"campaign:{campaign.name}"),
     }
 
 
@@ -460,15 +467,18 @@ def _limited_by(
     app: App,
     counts: dict[str, int],
     rate: float,
-    held: bool,
+    held: list[Stop],
     window_shut: bool,
     workers: int,
     resends: bool,
 ) -> LimitedBy:
     if campaign.state in (CampaignState.FINISHED, CampaignState.CANCELLED, CampaignState.IMPORTING):
         return LimitedBy.NONE
-    if campaign.state == CampaignState.PAUSED or (held and counts[Status.PENDING]):
+    if campaign.state == CampaignState.PAUSED:
         return LimitedBy.PAUSED
+    if held and counts[Status.PENDING]:
+        passing = all(stop.code in (apps.UNREACHABLE, apps.STRANGE_ANSWERS) for stop in held)
+        return LimitedBy.NETWORK if passing else LimitedBy.PAUSED
     if not counts[Status.PENDING] and not counts[Status.SENDING]:
         # What is sent again by itself waits for its webhooks first, and for nobody.
         return LimitedBy.DECISION if counts[Status.UNKNOWN] and not resends else LimitedBy.NONE

@@ -53,9 +53,18 @@ def _unused(name: str, taken: set[str]) -> str:
 
 
 def name_cells(
-    path: Path, original: Sequence[str], header: Sequence[str], columns: Mapping[str, str]
+    path: Path,
+    original: Sequence[str],
+    header: Sequence[str],
+    columns: Mapping[str, str],
+    *,
+    recipients: bool = True,
 ) -> list[tuple[str, int]]:
-    """Give (name, position) of each value of a row, in the order of the columns."""
+    """Give (name, position) of each value of a row, in the order of the columns.
+
+    Args:
+      recipients: One column has to hold the recipient.
+    """
     named: dict[str, int] = {}
     for name, wanted in columns.items():
         if not name.isidentifier():
@@ -63,7 +72,7 @@ def name_cells(
                 f"'{shown(name)}' under 'columns' is no name. Use letters, digits and underscores."
             )
         named[name] = _position(path, original, header, name, wanted)
-    if "to" not in named:
+    if recipients and "to" not in named:
         named["to"] = _recipient_column(path, original, header, set(named.values()))
     cells = list(named.items())
     taken, mapped = set(named), set(named.values())

@@ -9,6 +9,7 @@ from sqlalchemy import or_, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from disparo.actions import history
 from disparo.errors import ConflictError, Fault, InputError, NotFoundError, PayloadError
 from disparo.models import App, Campaign, Message, SendError
 from disparo.phone import Phone
@@ -138,6 +139,14 @@ def find(session: Session, reference: str) -> Message:
             return message
     found = list(session.scalars(select(Message).where(or_(*by)).order_by(Message.id).limit(10)))
     if not found:
+        # The id of an attempt before the last one.
+        earlier = select(SendError.message_id).where(
+            or_(SendError.gs_id == reference, SendError.wamid == reference)
+        )
+        found = list(
+            session.scalars(select(Message).where(Message.id.in_(earlier)).order_by(Message.id).limit(10))
+        )
+    if not found:
         raise NotFoundError(f"no message has the id, key or provider id {reference!r}")
     if len(found) > 1:
         ids = ", ".join(str(message.id) for message in found)
@@ -178,6 +187,7 @@ def describe(session: Session, message: Message) -> dict[str, Any]:
         "code": message.code,
         "reason": message.reason,
         "attempts": message.attempts,
+        "version": message.version,
         "matched_by": message.matched_by,
         **{name: instant.isoformat() if (instant := getattr(message, name)) else None for name in names},
         "errors": [
@@ -188,9 +198,11 @@ def describe(session: Session, message: Message) -> dict[str, Any]:
                 "http_status": error.http_status,
                 "code": error.code,
                 "reason": error.text,
+                "provider_id": error.gs_id,
             }
             for error in errors
         ],
+        "history": history(session, f"message:{message.id}"),
     }
 
 

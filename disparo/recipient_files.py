@@ -173,7 +173,9 @@ class RecipientFile:
             yield Row(number, {name: raw[position] for name, position in self._cells}, raw, None)
 
 
-def open_rows(path: Path, columns: Mapping[str, str], *, start_line: int = 0) -> RecipientFile:
+def open_rows(
+    path: Path, columns: Mapping[str, str], *, start_line: int = 0, recipients: bool = True
+) -> RecipientFile:
     """Look at a recipient list and hand it back ready to be streamed.
 
     CSV with commas, semicolons or tabs (a first line ``sep=;`` decides, otherwise the first rows do), or
@@ -189,6 +191,7 @@ def open_rows(path: Path, columns: Mapping[str, str], *, start_line: int = 0) ->
         one for ``to``, usual headers such as Celular, Telefone or WhatsApp are recognised.
       start_line: Rows that begin on an earlier physical line are passed over; give the ``line`` of the
         last row that was stored, plus one, to go on there.
+      recipients: One column has to hold the recipient; not so in a list of references.
 
     Raises:
       InputError: the file is none that recipients can be read from, or a column is missing or ambiguous.
@@ -197,7 +200,9 @@ def open_rows(path: Path, columns: Mapping[str, str], *, start_line: int = 0) ->
     try:
         encoding, has_nul = _scan(path)
         is_jsonl = path.suffix.lower() in _JSONL_SUFFIXES
-        layout = _jsonl_layout(path, encoding) if is_jsonl else _csv_layout(path, encoding, columns)
+        layout = (
+            _jsonl_layout(path, encoding) if is_jsonl else _csv_layout(path, encoding, columns, recipients)
+        )
     except OSError as err:
         raise _unreadable(path, err) from err
     is_rejects = not is_jsonl and tuple(layout.header[:3]) == REJECT_COLUMNS and len(layout.header) > 3
@@ -205,7 +210,7 @@ def open_rows(path: Path, columns: Mapping[str, str], *, start_line: int = 0) ->
     if len(original) > _MAX_COLUMNS:
         raise InputError(f"{path} has {len(original):,} columns; at most {_MAX_COLUMNS:,} are read.")
     header = plain_header(original)
-    cells = name_cells(path, original, header, columns)
+    cells = name_cells(path, original, header, columns, recipients=recipients)
     return RecipientFile(
         path=path,
         original_header=original,
@@ -388,7 +393,7 @@ def _records(
         pending = []
 
 
-def _csv_layout(path: Path, encoding: str, columns: Mapping[str, str]) -> _Layout:
+def _csv_layout(path: Path, encoding: str, columns: Mapping[str, str], recipients: bool) -> _Layout:
     with path.open(encoding=encoding, newline="") as stream:
         sample = stream.readlines(_SAMPLE_CHARS)
         is_whole = not stream.read(1)
@@ -408,7 +413,8 @@ def _csv_layout(path: Path, encoding: str, columns: Mapping[str, str]) -> _Layou
         )
     _check_text(path, sample[blank:])
     layouts = [
-        _try_delimiter(path, sample[blank:], blank + 1, delimiter, columns) for delimiter in delimiters
+        _try_delimiter(path, sample[blank:], blank + 1, delimiter, columns, recipients)
+        for delimiter in delimiters
     ]
     readings = [reading for reading in layouts if reading is not None]
     if not readings:
@@ -443,7 +449,12 @@ class _Reading(NamedTuple):
 
 
 def _try_delimiter(
-    path: Path, sample: Sequence[str], first_line: int, delimiter: str, columns: Mapping[str, str]
+    path: Path,
+    sample: Sequence[str],
+    first_line: int,
+    delimiter: str,
+    columns: Mapping[str, str],
+    recipients: bool,
 ) -> _Reading | None:
     records = list(itertools.islice(_records(sample, delimiter, first_line), _SAMPLE_RECORDS))
     start = next((index for index, (_, cells, _) in enumerate(records) if any(map(str.strip, cells))), None)
@@ -458,7 +469,7 @@ def _try_delimiter(
     after = records[start + 1][0] if start + 1 < len(records) else first_line + len(sample)
     try:
         body = header[3:] if tuple(header[:3]) == REJECT_COLUMNS else header
-        name_cells(path, body, plain_header(body), columns)
+        name_cells(path, body, plain_header(body), columns, recipients=recipients)
     except InputError:
         is_known = False
     else:

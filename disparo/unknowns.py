@@ -14,19 +14,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, TextClause, text
+from sqlalchemy import TextClause, text
 from sqlalchemy.orm import Session
 
-from disparo import apps
+from disparo import apps, retries
 from disparo.campaigns import ATTEMPTS_OF_UNKNOWN, RESENT_BY_ITSELF
 from disparo.counters import DELTAS_OF_CHANGED
 from disparo.errors import ConflictError
 from disparo.fence import RESTORED
 from disparo.models import Campaign
 from disparo.recovery import LEASE, LEASE_EXPIRED
+from disparo.retries import GIVEN_UP, PAID_OR_BOUGHT
 from disparo.statuses import ACCEPTED_OR_FURTHER, CampaignState, Status
 from disparo.whatsapp.codes import TABLE, Table
 
@@ -38,9 +38,6 @@ ADOPTION_WAIT = timedelta(minutes=1)
 EVENT_SLACK = timedelta(seconds=2)
 #: A webhook that can still explain a message comes within this: what adoption needs, and some minutes of delay.
 WEBHOOK_WINDOW = timedelta(minutes=15)
-
-#: Code of a message that a person has given up.
-GIVEN_UP = "given_up"
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ACCEPTED_OR_FURTHER = ", ".join(f"'{status}'" for status in ACCEPTED_OR_FURTHER)
@@ -71,6 +68,10 @@ class Attempt:
 
     claim: int
     claimed_at: datetime
+
+
+#: An attempt before the present one, whichever: no claim has its number.
+EARLIER = Attempt(0, datetime(1970, 1, 1, tzinfo=UTC))
 
 
 class Result(StrEnum):
@@ -169,20 +170,30 @@ def resolve_by_provider_id(
     """Let the unknown message of an app that has this gs_id or wamid take the evidence.
 
     An id comes with an answer, and the attempt in doubt had none: the id is that of an earlier attempt. So
-    ``delivered`` and ``read`` resolve the message, a ``failed`` proves nothing, and the others are noted.
+    ``delivered`` and ``read`` resolve the message, a ``failed`` proves nothing, and the others are noted. The id of
+    an attempt that failed and was tried anew is known by its record, and names no later attempt.
 
     A stand-in may answer every request with one id; what fits several messages resolves none.
     """
     rows = session.execute(
         text("""
-            SELECT id, status FROM messages WHERE app_id = :app_id AND gs_id = :provider_id
-            UNION SELECT id, status FROM messages WHERE app_id = :app_id AND wamid = :provider_id LIMIT 2"""),
+            SELECT id, status, bool_and(earlier) AS earlier FROM (
+                SELECT id, status, false AS earlier FROM messages WHERE app_id = :app_id AND gs_id = :provider_id
+                UNION ALL
+                SELECT id, status, false FROM messages WHERE app_id = :app_id AND wamid = :provider_id
+                UNION ALL
+                SELECT m.id, m.status, true FROM send_errors e JOIN messages m ON m.id = e.message_id
+                WHERE m.app_id = :app_id AND e.gs_id = :provider_id
+                UNION ALL
+                SELECT m.id, m.status, true FROM send_errors e JOIN messages m ON m.id = e.message_id
+                WHERE m.app_id = :app_id AND e.wamid = :provider_id) AS found
+            GROUP BY id, status LIMIT 2"""),
         {"app_id": app_id, "provider_id": provider_id},
     ).all()
     if len(rows) != 1:
         return Resolution(Result.AMBIGUOUS if rows else Result.NO_MATCH)
     if rows[0].status != Status.UNKNOWN:
-        return Resolution(Result.NOT_UNKNOWN, rows[0].id)
+        return Resolution(Result.NOT_UNKNOWN, rows[0].id, EARLIER if rows[0].earlier else None)
     return _take(session, rows[0].id, None, evidence, now, "webhook", table)
 
 
@@ -382,30 +393,19 @@ _GIVEN_UP = _becomes(
     "'failed'",
     f"failed_at = :now, code = '{GIVEN_UP}', reason = :reason, settled_at = NULL, matched_by = 'operator'",
 )
-# A payment or a purchase that is just being noted sees an unknown message, which it cannot cancel: so who resends
-# waits for it, and it for who resends.
-_HOLD_CHARGES = text("""
-    SELECT 1 FROM messages m
-    JOIN pix_charges p ON p.app_id = m.app_id AND p.reference = m.key AND p.message_id = m.id
-    WHERE m.id = ANY(:ids) ORDER BY p.id FOR SHARE OF p""")
-_HOLD_REMINDERS = text("SELECT 1 FROM reminders WHERE message_id = ANY(:ids) ORDER BY id FOR SHARE")
 # What a payment, a purchase or the time would have stopped, had it waited, is not sent. A late answer of the old
 # claim counts for nothing: the message is not being sent, and its next claim has another number.
-_RESENT = _becomes(
-    """CASE WHEN EXISTS (
-            SELECT 1 FROM pix_charges p WHERE p.app_id = m.app_id AND p.reference = m.key
-                AND p.message_id = m.id AND p.paid_at IS NOT NULL) THEN 'cancelled'
-        WHEN m.campaign_id IS NULL AND EXISTS (
-            SELECT 1 FROM reminders r WHERE r.message_id = m.id AND r.converted_at IS NOT NULL) THEN 'cancelled'
-        WHEN m.not_after <= :now THEN 'expired'
-        ELSE 'pending' END""",
-    """due_at = CASE WHEN becomes = 'pending' THEN :now ELSE m.due_at END,
-       code = CASE WHEN becomes <> 'pending' THEN m.code END,
-       reason = CASE WHEN becomes <> 'pending' THEN m.reason END,
-       http_status = CASE WHEN becomes <> 'pending' THEN m.http_status END,
-       settled_at = CASE WHEN becomes <> 'pending' THEN :now END,
-       matched_by = CASE WHEN becomes <> 'pending' THEN 'operator' END""",
-)
+_RESENT_COLUMNS = """due_at = CASE WHEN becomes = 'pending' THEN :now ELSE m.due_at END,
+    code = CASE WHEN becomes <> 'pending' THEN m.code END,
+    reason = CASE WHEN becomes <> 'pending' THEN m.reason END,
+    http_status = CASE WHEN becomes <> 'pending' THEN m.http_status END,
+    settled_at = CASE WHEN becomes <> 'pending' THEN :now END,
+    matched_by = CASE WHEN becomes <> 'pending' THEN 'operator' END"""
+_RESENT_BECOMES = f"""CASE WHEN {PAID_OR_BOUGHT} THEN 'cancelled'
+    WHEN m.not_after <= :now THEN 'expired' ELSE 'pending' END"""
+_RESENT = _becomes(_RESENT_BECOMES, _RESENT_COLUMNS)
+# A person begins its tries anew.
+_RESENT_BY_A_PERSON = _becomes(_RESENT_BECOMES, f"forgiven = {ATTEMPTS_OF_UNKNOWN}, {_RESENT_COLUMNS}")
 
 _DECIDED = ("accepted", "pending", "failed", "expired", "cancelled")
 
@@ -418,6 +418,8 @@ def decide(
     actor: str | None = None,
     why: str | None = None,
     now: datetime,
+    claims: Sequence[int] | None = None,
+    noted: bool = False,
 ) -> dict[str, int]:
     """Settle unknown messages as a person says: all of a campaign, or those of these ids.
 
@@ -430,6 +432,8 @@ def decide(
 
     Args:
       actor: Who decides, by default the OS user.
+      claims: Of each id the claim by which it was unknown when the person decided; a later one is not meant.
+      noted: The caller keeps who did it and why (`disparo.decisions` does so once for all its pages).
 
     Returns:
       How many became ``accepted``, ``pending``, ``failed``, ``expired``, ``cancelled``; how many of the ids were
@@ -441,14 +445,16 @@ def decide(
     """
     actor = actor or apps.operator()
     column, ids = ("campaign_id", {which.id}) if isinstance(which, Campaign) else ("id", set(which))
-    rows = session.execute(
+    found = session.execute(
         text(f"""
-            SELECT m.id, c.name AS campaign, c.state,
+            SELECT m.id, m.claims, c.name AS campaign, c.state,
                 coalesce(m.code = :lease_expired AND m.claimed_at > :begun, false) AS in_lease
             FROM messages m LEFT JOIN campaigns c ON c.id = m.campaign_id
             WHERE m.{column} = ANY(:ids) AND m.status = 'unknown' ORDER BY m.id FOR UPDATE OF m"""),
         {"lease_expired": LEASE_EXPIRED, "begun": now - LEASE, "ids": sorted(ids)},
     ).all()
+    meant = None if claims is None or isinstance(which, Campaign) else set(zip(which, claims, strict=True))
+    rows = [row for row in found if meant is None or (row.id, row.claims) in meant]
     values: dict[str, object] = {"ids": [row.id for row in rows], "now": now}
     match decision:
         case Decision.SENT:
@@ -456,14 +462,13 @@ def decide(
         case Decision.GIVE_UP:
             statement, values["reason"] = _GIVEN_UP, _said("given up", actor, why)
         case Decision.RESEND:
-            _refuse_resend(rows)
-            session.execute(_HOLD_CHARGES, values)
-            session.execute(_HOLD_REMINDERS, {"ids": [row.id for row in rows if row.campaign is None]})
-            statement = _RESENT
+            cancelled = (row.campaign for row in rows if row.state == CampaignState.CANCELLED)
+            _refuse(sum(row.in_lease for row in rows), next(cancelled, None))
+            retries.hold_what_ends(session, [row.id for row in rows])
+            statement = _RESENT_BY_A_PERSON
     settled = session.execute(statement, values).all()
-    for subject, n in Tally(
-        f"campaign:{row.campaign}" if row.campaign else f"message:{row.id}" for row in rows
-    ).items():
+    subjects = Tally(f"campaign:{row.campaign}" if row.campaign else f"message:{row.id}" for row in rows)
+    for subject, n in () if noted else subjects.items():
         apps.record_action(
             session, "resolve", subject, actor=actor, why=why, decision=decision.value, messages=n
         )
@@ -472,14 +477,29 @@ def decide(
     return counts | {"not_unknown": len(ids) - len(rows) if column == "id" else 0}
 
 
-def _refuse_resend(rows: Sequence[Row[Any]]) -> None:
-    in_lease = sum(row.in_lease for row in rows)
+def refuse_resend(session: Session, ids: Sequence[int], now: datetime) -> None:
+    """Return when these unknown messages may be sent again, as far as can be seen before the first is.
+
+    Raises:
+      ConflictError: See `decide`.
+    """
+    found = session.execute(
+        text("""
+            SELECT count(*) FILTER (WHERE m.code = :lease_expired AND m.claimed_at > :begun) AS in_lease,
+                min(c.name) FILTER (WHERE c.state = 'cancelled') AS cancelled
+            FROM messages m LEFT JOIN campaigns c ON c.id = m.campaign_id
+            WHERE m.id = ANY(:ids) AND m.status = 'unknown'"""),
+        {"lease_expired": LEASE_EXPIRED, "begun": now - LEASE, "ids": ids},
+    ).one()
+    _refuse(found.in_lease, found.cancelled)
+
+
+def _refuse(in_lease: int, cancelled: str | None) -> None:
     if in_lease:
         raise ConflictError(
             f"{in_lease:,} of these messages were claimed less than {LEASE.total_seconds():.0f} s ago, so their "
             "worker may still be sending them; nothing was decided. Try again in two minutes"
         )
-    cancelled = next((row.campaign for row in rows if row.state == CampaignState.CANCELLED), None)
     if cancelled is not None:
         raise ConflictError(
             f"{cancelled} was cancelled, so nothing more of it is sent; nothing was decided. Say that its messages "

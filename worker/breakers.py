@@ -6,6 +6,7 @@ from datetime import timedelta
 from sqlalchemy.exc import DBAPIError
 
 from disparo import db, log, stops
+from disparo.apps import STRANGE_ANSWERS, UNREACHABLE
 from disparo.batches import Claimed
 from disparo.connections import Connections
 from disparo.errors import DisparoError, RedisUnavailable
@@ -19,7 +20,6 @@ from worker.view import Probed, View
 #: So many requests of an app in a row that got none of the provider's answers stop it.
 STREAK = 10
 _NOT_REACHED = ("connection_failed", "proxy_refused")
-_UNREACHABLE, _STRANGE = "unreachable", "strange_answers"
 
 logger = log.get(__name__)
 
@@ -133,7 +133,7 @@ class Breakers:
             return None
         n = self._streaks[row.app_id] = self._streaks.get(row.app_id, 0) + 1
         not_reached = judgement.code in _NOT_REACHED
-        rule = self._table.lookup(_UNREACHABLE if not_reached else _STRANGE)
+        rule = self._table.lookup(UNREACHABLE if not_reached else STRANGE_ANSWERS)
         said = f": {judgement.reason}" if judgement.reason else ""
         fault = Fault(rule.code, f"{rule.sentence} The last one{said}", rule.hint, rule)
         if n >= STREAK:
@@ -151,7 +151,7 @@ class Breakers:
         strange: Fault | None,
     ) -> None:
         """End or keep the stops of which ``row`` was the probe."""
-        about_answers = any(stop.code in (_UNREACHABLE, _STRANGE) for stop in probed)
+        about_answers = any(stop.code in (UNREACHABLE, STRANGE_ANSWERS) for stop in probed)
         same = next((stop for stop in probed if stop.code == judgement.code), None)
         try:
             with self._connections.session() as session:

@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from disparo.cli.output import FAILED, JSON, connected, note, print_fields, print_json, print_table, say
+from disparo.cli.output import (
+    FAILED,
+    JSON,
+    connected,
+    note,
+    print_fields,
+    print_json,
+    print_stop,
+    print_table,
+    say,
+)
 from disparo.errors import InputError, RedisUnavailable
 
 if TYPE_CHECKING:
@@ -77,14 +87,19 @@ def list_(as_json: JSON = False) -> None:
 @cli.command()
 def show(name: Name, as_json: JSON = False) -> None:
     """What is known of an app, and what holds it."""
-    from disparo import apps
+    from disparo import actions, apps
 
     with connected() as connections, connections.session() as session:
         found = apps.describe(session, apps.get(session, name))
         token = connections.environment.token(name) is not None
     if as_json:
         return print_json(found)
+    entries, held = found.pop("history")[: actions.SHOWN], found.pop("breakers")
     print_fields(found | {"token": "set here" if token else "not set here"})
+    for stop in held:
+        print_stop(stop, connections.settings.zone)
+    for entry in entries:
+        say(f"  {actions.in_words(entry, connections.settings.zone)}")
     return None
 
 
@@ -203,13 +218,13 @@ def _resume(
     quiet: bool,
 ) -> int:
     """Resume one app; the exit code: 1 when its probe was refused."""
-    from disparo import apps, campaigns, db, stops
+    from disparo import apps, campaigns, db, retries, stops
 
     tell = note if quiet else say
     with connections.session() as session:
         app, now = apps.get(session, name), db.now(session)
         faults = [stop for stop in apps.stops(session, app.id) if lane is None or stop.key == lane]
-        retried = apps.retry_failed_by(session, app, faults, now) if retry else 0
+        retried = retries.retry_failed_by(session, app, faults, now) if retry else 0
         done = stops.resume(
             session,
             app,

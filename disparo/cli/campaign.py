@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
+from disparo.cli import campaign_decide
 from disparo.cli.output import (
     FAILED,
     JSON,
@@ -20,6 +21,7 @@ from disparo.cli.output import (
     duration,
     note,
     print_json,
+    print_stop,
     print_table,
     say,
 )
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from disparo.connections import Connections
 
 cli = typer.Typer(no_args_is_help=True)
+cli.add_typer(campaign_decide.cli)
 
 Name = Annotated[str, typer.Argument(help="The campaign's name.")]
 By = Annotated[str | None, typer.Option("--by", help="Who does it; else the OS user.")]
@@ -278,7 +281,8 @@ def _ended(found: dict[str, Any], fail_over: float | None) -> int | None:
         return 0
     if found["limited_by"] == "decision":
         note(
-            f"{counts['unknown']:,} messages are unknown: nobody knows whether they were accepted. They are held"
+            f"{counts['unknown']:,} messages are unknown: nobody knows whether they were accepted. They are held "
+            f"until a person decides: `disparo campaign resolve {found['name']} --sent`, --resend or --give-up"
         )
         return NEEDS_A_PERSON
     if found["limited_by"] == "paused" and not counts["sending"]:
@@ -287,7 +291,7 @@ def _ended(found: dict[str, Any], fail_over: float | None) -> int | None:
             # What the send fence holds goes on by the command that its reason names.
             fenced = stop["scope"] == "app" and stop["key"] == "database"
             again = "" if fenced else f"`disparo app resume {found['app']}` lets it go on"
-            note(f"{stop['hint']} {again}".strip())
+            note(f"{stop['hint'] or ''} {again}".strip())
         if found["state"] == "paused":
             note(f"`disparo campaign resume {found['name']}` lets it go on")
         return NEEDS_A_PERSON
@@ -296,6 +300,8 @@ def _ended(found: dict[str, Any], fail_over: float | None) -> int | None:
 
 def show_status(connections: "Connections", name: str, as_json: bool) -> None:
     """Print the status of a campaign."""
+    from disparo import actions, overrides, retries
+
     found = status_of(connections, name)
     if as_json:
         return print_json(found)
@@ -311,16 +317,22 @@ def show_status(connections: "Connections", name: str, as_json: bool) -> None:
         )
     for failure in found["failures"]:
         say(f"  failed with {failure['code']}: {failure['count']:,} ({failure['reason']})")
+    if found["failures"] and found["state"] != "cancelled":
+        table = overrides.load(connections.settings.home)
+        for failure in retries.worth_retrying(found["failures"], table):
+            again = f"disparo campaign retry {retries.shown(name)} --code {failure['code']}"
+            say(f"  {failure['count']:,} failed with {failure['code']}: `{again}`")
     if found["limited_by"] != "none":
         say(
             f"  limited by {found['limited_by']}"
             + (f": {found['pause_reason']}" if found["pause_reason"] else "")
         )
     for stop in found["stops"]:
-        width = " ".join(filter(None, (stop["scope"], stop["key"])))
-        say(f"  stopped: {width}, {stop['code']} {stop['hint']}".rstrip())
+        print_stop(stop, connections.settings.zone)
     if found["state"] == "running":
         say(f"  {found['rate']:g}/s, {duration(found['eta_seconds'])} left")
+    for entry in found["history"][: actions.SHOWN]:
+        say(f"  {actions.in_words(entry, connections.settings.zone)}")
     return None
 
 

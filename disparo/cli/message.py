@@ -22,7 +22,7 @@ def show(
     as_json: JSON = False,
 ) -> None:
     """All that is known of one message, its attempts included."""
-    from disparo import messages, overrides, phone
+    from disparo import actions, messages, overrides, phone
 
     with connected() as connections, connections.session() as session:
         found = messages.describe(session, messages.find(session, reference))
@@ -30,11 +30,13 @@ def show(
     found["hint"] = table.lookup(found["code"]).hint if found["code"] else None
     if as_json:
         return print_json(found)
-    errors = found.pop("errors")
+    errors, history = found.pop("errors"), found.pop("history")
     print_fields(found | {"to": phone.mask(found["to"])})
     if errors:
         say("attempts that were not plainly accepted:")
         for error in errors:
             code = error["code"] + (f" (HTTP {error['http_status']})" if error["http_status"] else "")
             say(f"  {error['at']}  attempt {error['attempt']}  {error['verdict']}  {code}  {error['reason']}")
+    for entry in history[: actions.SHOWN]:
+        say(actions.in_words(entry, connections.settings.zone))
     return None

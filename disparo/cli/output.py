@@ -4,7 +4,9 @@ import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
+from zoneinfo import ZoneInfo
 
 import typer
 
@@ -61,6 +63,20 @@ def print_table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     widths = [max(len(row[at]) for row in cells) for at in range(len(header))]
     for row in cells:
         say("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def print_stop(stop: dict[str, Any], zone: ZoneInfo) -> None:
+    """What holds, since when, why, and what ends it; a line each."""
+
+    def at(text: str) -> str:
+        return f"{datetime.fromisoformat(text).astimezone(zone):%Y-%m-%d %H:%M:%S}"
+
+    width = " ".join(filter(None, (stop["scope"], stop["key"])))
+    say(f"  stopped: {width}, since {at(stop['since'])}, code {stop['code']}: {stop['reason']}")
+    if stop["hint"]:
+        say(f"    {stop['hint']}")
+    if stop["next_probe_at"]:
+        say(f"    tried by itself {counted(stop['probes'], 'time')}, next at {at(stop['next_probe_at'])}")
 
 
 def counted(n: int, what: str) -> str:

@@ -122,10 +122,17 @@ class Message(Base):
 
 
 class SendError(Base):
-    """One attempt that was not plainly accepted; the common case costs no row."""
+    """One attempt that was not plainly accepted, or was accepted, reported failed and tried anew.
+
+    The common case costs no row.
+    """
 
     __tablename__ = "send_errors"
-    __table_args__ = (Index("ix_send_errors_message_id", "message_id"),)
+    __table_args__ = (
+        Index("ix_send_errors_message_id", "message_id"),
+        Index("ix_send_errors_gs_id", "gs_id", postgresql_where=text("gs_id IS NOT NULL")),
+        Index("ix_send_errors_wamid", "wamid", postgresql_where=text("wamid IS NOT NULL")),
+    )
 
     id: Mapped[BigId]
     message_id: Mapped[int] = mapped_column(ForeignKey("messages.id", ondelete="CASCADE"))
@@ -136,3 +143,6 @@ class SendError(Base):
     code: Mapped[str]
     #: The provider's words, cut and redacted.
     text: Mapped[str]
+    #: The ids that the provider had given the attempt, since the message has those of a later one, or none.
+    gs_id: Mapped[str | None]
+    wamid: Mapped[str | None]

@@ -59,6 +59,15 @@ def upgrade() -> None:
         "messages", sa.Column("forgiven", sa.Integer(), server_default=sa.text("0"), nullable=False)
     )
     op.add_column("messages", sa.Column("version", sa.Integer(), nullable=True))
+    for name in ("gs_id", "wamid"):
+        op.add_column("send_errors", sa.Column(name, sa.Text(), nullable=True))
+        op.create_index(
+            f"ix_send_errors_{name}",
+            "send_errors",
+            [name],
+            unique=False,
+            postgresql_where=sa.text(f"{name} IS NOT NULL"),
+        )
     op.create_table(
         "tokens",
         sa.Column("subject", sa.Text(), nullable=False),
@@ -105,6 +114,9 @@ def downgrade() -> None:
     op.execute("UPDATE installation SET oldest_code = '0001'")
     op.drop_table("notifications")
     op.drop_table("tokens")
+    for name in ("wamid", "gs_id"):
+        op.drop_index(f"ix_send_errors_{name}", table_name="send_errors")
+        op.drop_column("send_errors", name)
     op.drop_column("messages", "version")
     op.drop_column("messages", "forgiven")
     op.drop_table("campaign_contents")

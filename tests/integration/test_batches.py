@@ -484,6 +484,28 @@ def test_two_recorders_of_one_outcome_count_it_once(engine: Engine, now: datetim
         assert counted(session, campaign.id) == {"accepted": 50}
 
 
+def test_an_id_of_a_new_attempt_leaves_nothing_of_an_earlier_one_but_its_record(
+    session: Session, claimed: Claimed, now: datetime
+) -> None:
+    batches.record(session, [accepted(claimed)], now)
+    row = row_of(session, claimed.id)
+    row.status, row.due_at, row.code = Status.PENDING, now, "131000"
+    row.wamid, row.enqueued_at, row.sent_at = "wamid-1", now, now
+    session.flush()
+    later = now + timedelta(minutes=1)
+    job = Job(claimed.app_id, claimed.lane, message_ids=(claimed.id,))
+    (second,) = batches.claim(session, job, 1, "w", later)
+    answer = Outcome(second.id, 2, Status.ACCEPTED, spent=True, verdict="accepted", gs_id="gs-new")
+    assert batches.record(session, [answer], later) == 1
+    row = row_of(session, claimed.id)
+    assert (row.gs_id, row.wamid, row.code) == ("gs-new", None, None)
+    assert (row.accepted_at, row.enqueued_at, row.sent_at) == (later, None, None)
+    kept = session.scalars(select(SendError).where(SendError.message_id == claimed.id)).one()
+    assert (kept.attempt, kept.verdict, kept.gs_id, kept.wamid) == (
+        1, "accepted", f"gs-{claimed.id}", "wamid-1"
+    )  # fmt: skip
+
+
 def test_an_outcome_of_an_older_claim_changes_nothing(
     session: Session, claimed: Claimed, now: datetime
 ) -> None:

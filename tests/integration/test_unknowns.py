@@ -1,8 +1,6 @@
 """Unknown messages: resolved by evidence, adopted, decided and resent, each once and with true counters."""
 
-import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -12,7 +10,7 @@ import pytest
 from sqlalchemy import Engine, select, text
 from sqlalchemy.orm import Session
 
-from disparo import batches, campaigns, counters, fence, pix, recovery, reminders, unknowns
+from disparo import batches, campaigns, counters, fence, pix, recovery, reminders, retries, unknowns
 from disparo.batches import Claimed, Job, Outcome
 from disparo.db import make_engine
 from disparo.errors import ConflictError
@@ -26,13 +24,11 @@ from tests.factories.campaign import make_campaign, recount
 from tests.factories.charge import make_charge
 from tests.factories.message import make_message
 from tests.factories.reminder import make_reminder
+from tests.racing import meet
 
 SECOND, MINUTE = timedelta(seconds=1), timedelta(minutes=1)
 #: When no webhook can explain a message that became unknown at 0 any more.
 AFTERWARDS = unknowns.WEBHOOK_WINDOW
-WAITS_FOR_A_LOCK = text("""
-    SELECT EXISTS (
-        SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock')""")
 
 
 @pytest.fixture(scope="module")
@@ -129,32 +125,6 @@ def actions(session: Session) -> list[tuple[Any, ...]]:
     return [(one.verb, one.subject, one.actor, one.why, one.details) for one in found]
 
 
-def meet(
-    engine: Engine, session: Session, first: Callable[[Session], Any], second: Callable[[Session], Any]
-) -> tuple[Any, Any]:
-    """What both come to, when ``second`` meets the rows that ``first`` has changed and not committed yet."""
-    session.commit()
-
-    def late() -> Any:
-        with Session(engine) as other, other.begin():
-            return second(other)
-
-    with ThreadPoolExecutor(1) as threads, Session(engine) as holder, holder.begin():
-        came_first = first(holder)
-        waits: Future[Any] = threads.submit(late)
-        until = time.monotonic() + 30
-        while not session.scalar(WAITS_FOR_A_LOCK):
-            assert not waits.done()
-            assert time.monotonic() < until
-            # What is seen of other connections is kept for the whole transaction.
-            session.rollback()
-            time.sleep(0.005)
-        holder.commit()
-        came_second = waits.result(30)
-    session.expire_all()
-    return came_first, came_second
-
-
 # -- by provider id ---------------------------------------------------------------------------------------
 
 
@@ -193,6 +163,45 @@ def test_a_failure_of_an_earlier_attempt_fails_nothing(session: Session, app: Ap
     assert done == Resolution(Result.OTHER_ATTEMPT, row.id)
     found = row_of(session, row.id)
     assert (found.status, found.code, found.failed_at) == (Status.UNKNOWN, "no_answer", None)
+
+
+def with_retried_attempt(session: Session, app: App, now: datetime) -> Claimed:
+    """A message whose first attempt was accepted and failed by webhook, and that a person has tried anew."""
+    row = with_earlier_id(session, app, now)
+    stored = row_of(session, row.id)
+    stored.status, stored.code = Status.FAILED, "1003"
+    session.flush()
+    plan = retries.Retry(0, "", ["1003"], [row.id], [stored.claims])
+    assert retries.next_page(session, plan, now + 2 * MINUTE)
+    assert (row_of(session, row.id).gs_id, plan.done["retried"]) == (None, 1)
+    (again,) = claim(session, app, now + 3 * MINUTE, row.id)
+    return again
+
+
+@pytest.mark.parametrize("provider_id", ["gs-1", "wamid-1"])
+def test_a_late_status_of_an_attempt_before_a_retry_settles_the_new_one_only_by_a_delivery(
+    session: Session, app: App, now: datetime, provider_id: str
+) -> None:
+    row = with_retried_attempt(session, app, now)
+    failed = Evidence(Status.FAILED, now + 4 * MINUTE, gs_id="gs-1", code="131026")
+    # While it is under way the status names an attempt that is none of the message's present one.
+    assert unknowns.resolve_by_provider_id(session, app.id, provider_id, failed, now) == Resolution(
+        Result.NOT_UNKNOWN, row.id, unknowns.EARLIER
+    )
+    lose(session, [row], now + 3 * MINUTE)
+    for status in (Status.FAILED, Status.SENT):
+        told = Evidence(status, now + 3 * MINUTE, gs_id="gs-1", code="131026")
+        done = unknowns.resolve_by_provider_id(session, app.id, provider_id, told, now + 4 * MINUTE)
+        assert done.result is Result.OTHER_ATTEMPT
+        # Nor is it adopted as the status of the only message that is unknown.
+        at = now + 9 * MINUTE
+        key = row_of(session, row.id).recipient_key
+        adopted = unknowns.adopt(session, app.id, key, told, at - 2 * MINUTE, at, adopts_statuses=True)
+        assert adopted.result is Result.OTHER_ATTEMPT
+    assert state_of(session, row) == Status.UNKNOWN
+    delivered = Evidence(Status.DELIVERED, now + 5 * MINUTE)
+    unknowns.resolve_by_provider_id(session, app.id, provider_id, delivered, now + 6 * MINUTE)
+    assert state_of(session, row) == Status.DELIVERED
 
 
 def test_an_id_of_another_app_fits_nothing(session: Session, app: App, now: datetime) -> None:
