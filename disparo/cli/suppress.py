@@ -29,11 +29,9 @@ def add(
     whom = suppressions.target(number)
     with connected() as connections, connections.session() as session:
         zone, now = connections.settings.zone, db.now(session)
-        ends = (
-            instants.future(instants.parse_instant(until, now, zone), now, zone, what="--until")
-            if until
-            else None
-        )
+        ends = instants.parse_instant(until, now, zone, end_of_day=True) if until else None
+        if ends is not None:
+            instants.future(ends, now, zone, what="--until")
         owner = apps.get(session, app) if app else None
         actor = by or apps.operator()
         new = suppressions.add(
