@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import TextClause, text
 from sqlalchemy.orm import Session
 
+from disparo import suppressions
 from disparo.counters import DELTAS_OF_CHANGED
 from disparo.statuses import Lane, Status
 
@@ -31,13 +32,6 @@ _MESSAGE_MAY_GO = _not_stopped(
     "m", "coalesce(m.template, c.template)", "AND s.probe_message_id IS DISTINCT FROM m.id"
 )
 _CAMPAIGN_MAY_GO = _not_stopped("c", "c.template")
-
-#: SQL: why the recipient of message ``m`` must not be written to, or NULL.
-_SUPPRESSED = """(SELECT s.reason FROM suppressions s
-    WHERE s.recipient_key = ANY(ARRAY[m.recipient_key, 'country:' || left(m.recipient, 1),
-            'country:' || left(m.recipient, 2), 'country:' || left(m.recipient, 3)])
-        AND (s.app_id IS NULL OR s.app_id = m.app_id) AND (s.scope = 'all' OR s.scope = m.lane)
-        AND (s.expires_at IS NULL OR s.expires_at > :now) LIMIT 1)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,7 +265,7 @@ def _claim_statement(which: str) -> TextClause:
             SELECT true AS held FROM pg_advisory_xact_lock_shared({_LOCK_OF_OWNER})),
         picked AS (
             SELECT m.id, coalesce(m.template, c.template) AS its_template, c.version AS its_version,
-                {_SUPPRESSED} AS why_not
+                {suppressions.REASON} AS why_not
             FROM messages m LEFT JOIN campaigns c ON c.id = m.campaign_id
             WHERE (SELECT held FROM claiming) AND {which} AND m.app_id = :app_id AND m.status = 'pending'
                 AND (m.due_at IS NULL OR m.due_at <= :now) AND (m.not_after IS NULL OR m.not_after > :now)
@@ -283,7 +277,7 @@ def _claim_statement(which: str) -> TextClause:
             FROM picked WHERE m.id = picked.id AND why_not IS NULL
             RETURNING m.*, its_template),
         passed_over AS (
-            UPDATE messages m SET status = 'suppressed', settled_at = :now, code = 'suppressed', reason = why_not
+            UPDATE messages m SET status = 'suppressed', settled_at = :now, code = '{suppressions.CODE}', reason = why_not
             FROM picked WHERE m.id = picked.id AND why_not IS NOT NULL
             RETURNING m.campaign_id, m.status),
         changed AS (

@@ -6,6 +6,7 @@ secret may come from a file instead (``DISPARO_DATABASE_URL_FILE``), which is re
 
 import os
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,7 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationError,
+    ValidationInfo,
     field_validator,
 )
 
@@ -67,7 +69,10 @@ class Settings(BaseModel):
     )
     log_level: str = Field(default="info", description="debug, info, warning or error")
     notify_url: Annotated[SecretStr | None, Blank] = Field(
-        default=None, description="told when something stops"
+        default=None, description="an address that is told what people should hear of"
+    )
+    notify_command: Annotated[str | None, Blank] = Field(
+        default=None, repr=False, description="or a command that is told, run without a shell"
     )
     encryption_key: Annotated[SecretStr | None, Blank] = Field(
         default=None, description="for secrets kept at rest"
@@ -92,6 +97,26 @@ class Settings(BaseModel):
     def _proxy(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and not _PROXY.fullmatch(value.get_secret_value()):
             raise ValueError("it is no address like http://user:password@host:3128")
+        return value
+
+    @field_validator("notify_url")
+    @classmethod
+    def _notify_url(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not _is_http_url(value.get_secret_value()):
+            raise ValueError("it is no address like https://hooks.example.com/services/…")
+        return value
+
+    @field_validator("notify_command")
+    @classmethod
+    def _notify_command(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is None:
+            return None
+        try:
+            shlex.split(value)
+        except ValueError:
+            raise ValueError("its quotes or backslashes have no end; write it as in a shell") from None
+        if info.data.get("notify_url") is not None:
+            raise ValueError("DISPARO_NOTIFY_URL is set too; keep one of them")
         return value
 
     @field_validator("base_url")
@@ -135,6 +160,16 @@ def checked_base_url(value: str) -> str:
         shown = re.sub(r"//[^/]*@", "//***@", value)
         raise ValueError(f"{shown!r} is no address like https://partner.gupshup.io")
     return value.rstrip("/")
+
+
+def _is_http_url(value: str) -> bool:
+    try:
+        parts = urlsplit(value)
+        parts.port  # noqa: B018 - read when it is asked for
+    except ValueError:
+        return False
+    printable = value.isascii() and value.isprintable() and " " not in value
+    return printable and parts.scheme in {"http", "https"} and bool(parts.hostname)
 
 
 def _is_redis_url(value: str) -> bool:

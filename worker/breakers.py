@@ -1,18 +1,20 @@
 """What an answer means beyond its message: stops of an app, a lane or a template, cool-downs, and probes."""
 
-from collections.abc import Callable
-from datetime import timedelta
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
 
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
 
-from disparo import db, log, stops
+from disparo import db, log, stops, suppressions
 from disparo.apps import STRANGE_ANSWERS, UNREACHABLE
-from disparo.batches import Claimed
+from disparo.batches import Claimed, Outcome
 from disparo.connections import Connections
 from disparo.errors import DisparoError, RedisUnavailable
 from disparo.gupshup.answers import Judgement
-from disparo.statuses import Verdict
+from disparo.statuses import Status, Verdict
 from disparo.stops import Fault
+from disparo.suppressions import Refusal
 from disparo.whatsapp.codes import Table
 from worker.routes import Route, Routes
 from worker.view import Probed, View
@@ -102,8 +104,34 @@ class Breakers:
         except (DisparoError, DBAPIError) as err:
             self._tell("stop_not_stored", err)
 
-    def tripped_by_records(self, found: list[tuple[int, str]]) -> None:
-        """Hold the templates (app id, template) that were stopped in the transaction that recorded outcomes."""
+    def follow(self, session: Session, outcomes: Sequence[Outcome], now: datetime) -> list[tuple[int, str]]:
+        """What recorded failures mean beyond their messages: recipients to leave alone, templates that fit nobody.
+
+        Called last in the transaction that recorded them; `tell_of` what it returns once that is committed.
+        """
+        failed = [
+            (one, self._table.lookup(one.code or "", one.http_status))
+            for one in outcomes
+            if one.status is Status.FAILED
+        ]
+        if not failed:
+            return []
+        stopped: list[tuple[int, str]] = []
+        if mismatched := [(one, rule) for one, rule in failed if rule.mismatch]:
+            last, rule = mismatched[-1]
+            fault = Fault(last.code or rule.code, last.reason or rule.sentence, rule.hint, rule)
+            codes = [rule.code for rule in self._table.rules if rule.mismatch]
+            ids = [one.message_id for one, _ in mismatched]
+            stopped = stops.trip_mismatched(session, ids, codes, fault, now)
+        suppressions.note_refusals(
+            session,
+            [Refusal(one.message_id, one.code or rule.code, one.reason or "", rule) for one, rule in failed],
+            now,
+        )
+        return stopped
+
+    def tell_of(self, found: list[tuple[int, str]]) -> None:
+        """Hold templates (app id, template) that `follow` stopped: here at once, elsewhere as soon as may be."""
         for app_id, template in found:
             self._view.trip((app_id, "template", template))
             logger.error("stopped", app_id=app_id, scope="template", key=template)

@@ -26,7 +26,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 import disparo
-from disparo import batches, db, fence, log, recovery, retry, stops
+from disparo import batches, db, fence, log, recovery, retry
 from disparo.batches import Claimed, Job, Outcome
 from disparo.campaigns import compile_message, content_of
 from disparo.clock import boot_clock
@@ -581,13 +581,13 @@ class Sender:
             try:
                 with self._session() as (session, now):
                     changed = batches.record(session, outcomes, now)
-                    stopped = self._stop_mismatched(session, outcomes, now)
                     if changed < len(claims) and fence.lacks(session, claims):
                         self._trip_fence(session, fence.Restored(fence.current(session)), now)
+                    stopped = self._breakers.follow(session, outcomes, now)
                 with self._mutex:
                     self._recorded += outcomes
                     self._held -= claims
-                self._breakers.tripped_by_records(stopped)
+                self._breakers.tell_of(stopped)
                 return
             except Exception as err:  # whatever it is, the other outcomes must be recorded
                 if _may_pass(err):
@@ -606,22 +606,6 @@ class Sender:
                 # It stays in the journal, for whoever adopts it.
                 self._all_recorded = False
                 return
-
-    def _stop_mismatched(
-        self, session: Session, outcomes: list[Outcome], now: datetime
-    ) -> list[tuple[int, str]]:
-        """Stop templates whose parameters fit no message of a campaign so far."""
-        failed = [
-            (one, rule)
-            for one in outcomes
-            if one.status is Status.FAILED and (rule := self._table.lookup(one.code or "")).mismatch
-        ]
-        if not failed:
-            return []
-        last, rule = failed[-1]
-        fault = Fault(last.code or rule.code, last.reason or rule.sentence, rule.hint, rule)
-        codes = [rule.code for rule in self._table.rules if rule.mismatch]
-        return stops.trip_mismatched(session, [one.message_id for one, _ in failed], codes, fault, now)
 
     # -- minding -------------------------------------------------------------------------------------
 
@@ -723,6 +707,8 @@ class Sender:
             done = recovery.settle_dead_worker(
                 session, found.owner, found.started, found.answers, now, whole=found.whole
             )
+            stopped = self._breakers.follow(session, found.answers, now)
+        self._breakers.tell_of(stopped)
         if not claiming:
             found.settled()
         if not claiming or any(done.values()):

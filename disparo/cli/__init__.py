@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from disparo.cli import app, campaign, codes, db, demo, message, pix, reminder, sandbox, send, up
+from disparo.cli import app, campaign, codes, db, demo, message, pix, reminder, sandbox, send, suppress, up
 from disparo.errors import DisparoError
 
 cli = typer.Typer(
@@ -31,6 +31,7 @@ cli.add_typer(campaign.cli, name="campaign", help="One content for many recipien
 cli.add_typer(message.cli, name="message", help="Single messages, looked up.")
 cli.add_typer(reminder.cli, name="reminder", help="Abandoned carts.")
 cli.add_typer(pix.cli, name="pix", help="Requests for payment.")
+cli.add_typer(suppress.cli, name="suppress", help="Who must not be written to.")
 cli.add_typer(db.cli, name="db", help="The database: its schema, and backups that were restored.")
 
 

@@ -24,11 +24,16 @@ class Suppression(Base):
     id: Mapped[BigId]
     #: None: it counts for all apps.
     app_id: Mapped[int | None] = mapped_column(ForeignKey("apps.id"))
+    #: Of `disparo.phone`; or ``country:<E.164 calling code>``, with scope ``all``: every number of it.
     recipient_key: Mapped[str]
+    #: ``marketing``: other lanes still send.
     scope: Mapped[str]
+    #: A stable word (``opted_out``, ``not_on_whatsapp``, …), or what a person gave.
     reason: Mapped[str]
     #: The words by which the customer opted out, as proof.
     phrase: Mapped[str | None]
+    #: A person, or the message whose refusal it follows from.
     created_by: Mapped[str]
     since: Mapped[CreatedAt]
+    #: None: until it is removed.
     expires_at: Mapped[Instant | None]

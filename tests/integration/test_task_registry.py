@@ -61,6 +61,7 @@ def test_the_names_are_fixed(worker: Celery, scheduler: Celery) -> None:
         "disparo.tick.release_reminders",
         "disparo.tick.finish_campaigns",
         "disparo.tick.recover",
+        "disparo.tick.notify",
     }
     named = {
         value for value in vars(queue).values() if isinstance(value, str) and value.startswith("disparo.")

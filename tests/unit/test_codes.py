@@ -120,6 +120,7 @@ OWN_WORDS = {
     Verdict.ACCEPTED: "accepted",
     Verdict.RETRY: "connection_failed proxy_refused",
     Verdict.MESSAGE_PERMANENT: "rendering kills_workers given_up",
+    Verdict.RECIPIENT_SUPPRESS: "suppressed",
     Verdict.SENDER_STOP: "no_token operator redirect",
     Verdict.UNKNOWN: (
         "no_answer deadline cut_answer too_large no_id odd_answer request_timeout server_error bad_gateway "

@@ -134,13 +134,23 @@ def test_processes_use_the_servers_of_the_file_and_never_start_their_own():
         assert environment["DISPARO_REDIS_URL"] == "redis://redis:6379/0"
 
 
-def test_settings_of_the_file_exist():
+def test_the_one_that_tells_people_is_told_whom():
+    # In `up` it is given the whole environment.
+    names = {"DISPARO_NOTIFY_URL", "DISPARO_NOTIFY_COMMAND", "DISPARO_PROXY"}
+    control, bulk = (SERVICES[name]["environment"] for name in ("control", "worker-bulk"))
+    assert {name: control[name] for name in control if control[name] != bulk.get(name)} == {
+        name: f"${{{name}:-}}" for name in names
+    }
+
+
+@pytest.mark.parametrize("service", ["worker-bulk", "control"])
+def test_settings_of_the_file_exist(service):
     from disparo.settings import Environment as Source
     from disparo.settings import Settings, load
 
     given = {
         name: re.sub(r"\$\{\w+:-(.*)\}", r"\1", value)
-        for name, value in SERVICES["worker-bulk"]["environment"].items()
+        for name, value in SERVICES[service]["environment"].items()
         if name.startswith("DISPARO_")
     }
     assert {name.removeprefix("DISPARO_").lower() for name in given} <= set(Settings.model_fields)

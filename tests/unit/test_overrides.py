@@ -1,11 +1,14 @@
 """``codes.yaml``: what an installation may say of codes, and each thing that it may not."""
 
+import random
 from pathlib import Path
 
 import pytest
 
 from disparo import overrides
 from disparo.errors import SettingsError
+from disparo.gupshup.answers import Answer, judge
+from disparo.retry import next_due
 from disparo.statuses import Verdict
 from disparo.whatsapp.codes import TABLE, Table
 
@@ -197,3 +200,16 @@ def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
     (tmp_path / "codes.yaml").mkdir()
     with pytest.raises(SettingsError, match=r"codes\.yaml cannot be read: Is a directory"):
         overrides.load(tmp_path)
+
+
+def test_marketing_held_back_is_final_unless_the_file_lets_it_wait_a_day(tmp_path: Path) -> None:
+    body = b'{"error": {"code": 131049, "message": "(#131049) Not delivered"}}'
+    rng = random.Random(1)  # noqa: S311 - jitter
+    final = judge(Answer(400, {}, body))
+    assert final.verdict is Verdict.RECIPIENT_DEFER
+    assert next_due(final.rule, 1, None, rng) is None
+    table = load(tmp_path, "131049: {verdict: retry, attempts: 2, base_seconds: 86400}")
+    waits = judge(Answer(400, {}, body), table=table)
+    assert (waits.verdict, waits.code) == (Verdict.RETRY, "131049")
+    assert next_due(waits.rule, 1, None, rng) == 86_400
+    assert next_due(waits.rule, 2, None, rng) is None

@@ -185,3 +185,42 @@ def test_a_number_that_python_would_not_write_out_is_too_long() -> None:
     with pytest.raises(phone.PhoneError) as caught:
         phone.parse(10**5000)
     assert caught.value.reason == "too_long"
+
+
+@pytest.mark.parametrize(
+    ("digits", "shown"),
+    [
+        ("5511999998888", "5511999998888"),
+        ("551199998888", "5511999998888"),
+        ("551133334444", "551133334444"),
+        ("16505551234", "16505551234"),
+    ],
+)
+def test_the_digits_of_a_key_are_a_number_with_that_key(digits: str, shown: str) -> None:
+    key = phone.key_of(digits)
+    assert phone.digits_of(key) == shown
+    assert phone.key_of(shown) == key
+
+
+def test_what_is_no_key_of_a_number_stays_as_it_is() -> None:
+    assert phone.digits_of("country:91") == "country:91"
+
+
+@pytest.mark.parametrize(
+    ("digits", "code"),
+    [
+        ("5511999998888", "55"),
+        ("16505551234", "1"),
+        ("919812345678", "91"),
+        ("351912345678", "351"),
+        ("2101234567", None),
+        ("", None),
+    ],
+)
+def test_a_number_begins_with_one_calling_code(digits: str, code: str | None) -> None:
+    assert phone.calling_code(digits) == code
+
+
+@pytest.mark.parametrize("text", ["", "0", "01", "999", "+1", "1 ", "\u0661", "5511"])
+def test_what_is_no_calling_code_is_none(text: str) -> None:
+    assert not phone.is_calling_code(text)

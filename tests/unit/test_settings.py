@@ -48,6 +48,11 @@ def test_a_blank_variable_is_one_that_is_left_out():
         ("PROXY", "user:hidden-word@host:3128", "http://"),
         ("PROXY", "socks5://user:hidden-word@host", "http://"),
         ("BASE_URL", "https://user:hidden-word@host", "no address like https://"),
+        ("NOTIFY_URL", "hooks.example.com/hidden-word", "no address like https://"),
+        ("NOTIFY_URL", "file:///hidden-word", "no address like https://"),
+        ("NOTIFY_URL", "https://host:port/hidden-word", "no address like https://"),
+        ("NOTIFY_URL", "https://host/hidden word hidden-word", "no address like https://"),
+        ("NOTIFY_COMMAND", "tell 'hidden-word", "no end"),
     ],
 )
 def test_a_wrong_value_is_one_sentence_that_names_the_variable_and_shows_no_secret(name, value, told):
@@ -74,6 +79,15 @@ def test_each_spelling_of_an_address_is_taken_as_it_is(name, value):
 
 def test_the_last_slash_of_the_base_url_does_not_count():
     assert load(source(BASE_URL="https://host/prefix/")).base_url == "https://host/prefix"
+
+
+def test_one_is_told_an_address_or_a_command():
+    assert load(source(NOTIFY_COMMAND="tell 'two words'", NOTIFY_URL="")).notify_command == "tell 'two words'"
+    assert load(source(NOTIFY_URL="http://127.0.0.1:8080/hook?key=1")).notify_command is None
+    with pytest.raises(
+        SettingsError, match=r"^DISPARO_NOTIFY_COMMAND: DISPARO_NOTIFY_URL is set too; keep one"
+    ):
+        load(source(NOTIFY_URL="https://hooks.example.com/1", NOTIFY_COMMAND="true"))
 
 
 def test_secrets_do_not_appear_when_settings_are_printed(tmp_path):
