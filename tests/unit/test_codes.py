@@ -121,7 +121,7 @@ OWN_WORDS = {
     Verdict.RETRY: "connection_failed proxy_refused",
     Verdict.MESSAGE_PERMANENT: "rendering kills_workers given_up",
     Verdict.RECIPIENT_SUPPRESS: "suppressed",
-    Verdict.SENDER_STOP: "no_token operator redirect",
+    Verdict.SENDER_STOP: "no_token operator redirect unreachable strange_answers",
     Verdict.UNKNOWN: (
         "no_answer deadline cut_answer too_large no_id odd_answer request_timeout server_error bad_gateway "
         "see_other worker_died lease_expired database_restored internal"
