@@ -69,7 +69,10 @@ class Server:
     def met(self, connections: int) -> bool:
         """Whether that many connections came: the kernel completes one before this server has taken it."""
         with self._lock:
-            return self._lock.wait_for(lambda: self.connections >= connections, 10) and self.connections == connections
+            return (
+                self._lock.wait_for(lambda: self.connections >= connections, 10)
+                and self.connections == connections
+            )
 
     def _accept(self) -> None:
         while True:
@@ -115,9 +118,12 @@ class Server:
             head, _, rest = data.partition(b"\r\n\r\n")
             if b"\r\n\r\n" in data:
                 length = next(
-                    int(line.split(b":")[1])
-                    for line in head.split(b"\r\n")
-                    if line.lower().startswith(b"content-length:")
+                    (
+                        int(line.split(b":")[1])
+                        for line in head.split(b"\r\n")
+                        if line.lower().startswith(b"content-length:")
+                    ),
+                    0,
                 )
                 if len(rest) >= length:
                     return data
