@@ -10,20 +10,16 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from sqlalchemy import delete, func, select, text
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from disparo import log
+from disparo import log, token_store
 from disparo.clock import boot_clock
 from disparo.errors import (
-    DatabaseUnavailable,
     DisparoError,
     ServiceError,
     SettingsError,
@@ -32,11 +28,11 @@ from disparo.errors import (
 )
 from disparo.models import App
 from disparo.models import Token as StoredToken
-from disparo.settings import Environment, Settings, token_variable
+from disparo.settings import Environment, token_variable
+from disparo.token_store import BACK_OFF_SECONDS, LOCK_SECONDS, Stored, TokenStore
 
 # Most commands need neither cryptography nor requests, whose import takes as long as they do.
 if TYPE_CHECKING:
-    from disparo.encryption import Box
     from disparo.gupshup import tokens as provider
     from disparo.gupshup.client import Client
 
@@ -57,18 +53,6 @@ FILE_SECONDS = 1.0
 READ_SECONDS = 15.0
 #: Time for one request to the provider, while others wait for its outcome.
 FETCH_SECONDS = 10.0
-#: How long to wait for another process that is fetching, which may have to renew its login as well.
-LOCK_SECONDS = 15
-#: A token that was fetched within this time and is refused is not fetched again.
-FRESH_SECONDS = 60.0
-#: After a failure: this long, then twice as long, … at most the second.
-BACK_OFF_SECONDS, LONGEST_BACK_OFF_SECONDS = 5.0, 60.0
-#: No token is renewed sooner: 10 requests in a minute are allowed.
-_SOONEST_SECONDS = 6.0
-#: SQLSTATE of a lock that was not got in time.
-_LOCK_NOT_AVAILABLE = "55P03"
-#: Rows that nobody needs any more, such as those of former credentials.
-_KEPT_DAYS = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,14 +70,11 @@ class Token:
         return self.value if self.scheme == "raw" else f"Bearer {self.value}"
 
 
-class Process(Protocol):
+class Process(token_store.Process, Protocol):
     """What is needed of a process's connections."""
 
     @property
     def environment(self) -> Environment: ...
-    @property
-    def settings(self) -> Settings: ...
-    def session(self) -> AbstractContextManager[Session]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,62 +207,6 @@ class _Slot:
     refused: str | None = field(default=None, repr=False)
 
 
-@dataclass(frozen=True, slots=True)
-class _Stored:
-    """A row of table ``tokens``, opened. Instants are of the database's clock."""
-
-    now: datetime
-    fetched_at: datetime
-    value: str | None = field(default=None, repr=False)
-    expires_at: datetime | None = None
-    error: str = ""
-    #: The error is a refusal, not a passing one.
-    is_refusal: bool = False
-    failures: int = 0
-    retry_at: datetime | None = None
-
-    @property
-    def renew_at(self) -> datetime | None:
-        """A tenth of its life before its end, and at least five minutes; of a short life, half of it."""
-        if self.expires_at is None:
-            return None
-        life = self.expires_at - self.fetched_at
-        margin = min(max(life / 10, timedelta(minutes=5)), life / 2)
-        return max(self.expires_at - margin, self.fetched_at + timedelta(seconds=_SOONEST_SECONDS))
-
-    @property
-    def is_valid(self) -> bool:
-        return self.value is not None and (self.expires_at is None or self.expires_at > self.now)
-
-    @property
-    def is_due(self) -> bool:
-        """Whether it is time to fetch, unless a failure says to wait."""
-        return not self.is_valid or (self.renew_at is not None and self.renew_at <= self.now)
-
-    @property
-    def waits(self) -> bool:
-        """Whether the last failure is too recent to ask again."""
-        return self.retry_at is not None and self.retry_at > self.now
-
-    def will_do(self, refused: str | None) -> bool:
-        """Whether nobody is to ask the provider now; ``refused`` is a token that it does not take any more."""
-        if self.waits:
-            return True
-        if refused is not None and self.value == refused:
-            return (self.now - self.fetched_at).total_seconds() < FRESH_SECONDS
-        return not self.is_due
-
-    def usable(self, refused: str | None) -> str:
-        """The token; one that was ``refused`` only when the provider has given it again since.
-
-        Raises:
-          TokenRefused, TokenUnavailable: Why there is none.
-        """
-        if self.value is not None and self.is_valid and not (self.waits and self.value == refused):
-            return self.value
-        raise TokenRefused(self.error) if self.is_refusal else TokenUnavailable(self.error)
-
-
 class _LoginEndedError(Exception):
     """The token of the account was refused when an app's was asked for."""
 
@@ -294,12 +219,11 @@ class Tokens:
 
     def __init__(self, process: Process) -> None:
         self._process = process
+        self._store = TokenStore(process)
         self._held: dict[int, _Held] = {}
         self._slots: dict[int, _Slot] = {}
         self._making = threading.Lock()
         self._client: Client | None = None
-        self._box: Box | None = None
-        self._unreadable: set[str] = set()
 
     def get(self, app_id: int) -> Token:
         """The token to send with now.
@@ -457,13 +381,11 @@ class Tokens:
 
     def _fetched(self, sender: _Sender, held: _Held | None, refused: str | None) -> _Held:
         account = credentials(self._process.environment, sender.kind, sender.name)
-        vault = self._vault()
         about = [account.kind, account.email, account.secret, account.partner_id, sender.base_url]
         # Other credentials are another account, of which no refusal and no token is known.
-        owner = f"account:{vault.mark(json.dumps(about))}"
+        owner = f"account:{self._store.mark(json.dumps(about))}"
         subject, purpose = f"app:{sender.id}", f"{owner} {sender.gs_app_id}"
-        with self._process.session() as session:
-            stored = self._read(session, subject, purpose)
+        stored = self._store.find(subject, purpose)
         if stored is None or stored.is_due or stored.value == refused:
             # Where others with other credentials overwrite the row, each keeps its own while that will do.
             if stored is None and held is not None and held.purpose == purpose and not _is_due(held):
@@ -487,7 +409,7 @@ class Tokens:
         subject: str,
         purpose: str,
         refused: str | None,
-    ) -> _Stored:
+    ) -> Stored:
         from disparo.gupshup import tokens as provider
 
         def log_in() -> "provider.Fetched":
@@ -500,7 +422,7 @@ class Tokens:
         ended: str | None = None
         while True:
             # Never under the app's lock: a process that holds that one waits for the provider only.
-            login = self._obtain(owner, owner, log_in, ended)
+            login = self._store.obtain(owner, owner, log_in, ended)
             token, last = login.usable(ended), ended is not None
 
             def fetch(token: str = token, last: bool = last) -> "provider.Fetched":
@@ -513,147 +435,9 @@ class Tokens:
                     raise
 
             try:
-                return self._obtain(subject, purpose, fetch, refused)
+                return self._store.obtain(subject, purpose, fetch, refused)
             except _LoginEndedError:
                 ended = token
-
-    def _obtain(
-        self, subject: str, purpose: str, fetch: "Callable[[], provider.Fetched]", refused: str | None
-    ) -> _Stored:
-        """The stored token of ``subject`` when it will do, else a new one; by one process at a time.
-
-        A failure is stored too, so that the others do not repeat it; a token that is still valid stays with it.
-        """
-        try:
-            with self._process.session() as session:
-                stored = self._read(session, subject, purpose)
-                if stored is not None and stored.will_do(refused):
-                    return stored
-                session.execute(
-                    text(
-                        "SELECT set_config('lock_timeout', :lock, true), "
-                        # A host that is lost with its network would hold the lock for hours.
-                        "set_config('idle_in_transaction_session_timeout', :idle, true)"
-                    ),
-                    {"lock": f"{LOCK_SECONDS}s", "idle": f"{3 * FETCH_SECONDS:.0f}s"},
-                )
-                session.execute(
-                    text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 24))"),
-                    {"name": f"{subject} {self._vault().key_id}"},
-                )
-                stored = self._read(session, subject, purpose)
-                if stored is not None and stored.will_do(refused):
-                    return stored
-                try:
-                    fetched = fetch()
-                except (TokenUnavailable, TokenRefused) as err:
-                    _log.warning("token_not_fetched", subject=subject, why=str(err))
-                    self._write_failure(session, subject, purpose, stored, err)
-                else:
-                    self._write(session, subject, purpose, fetched)
-                    _log.info("token_fetched", subject=subject, ends_at=str(fetched.expires_at))
-                written = self._read(session, subject, purpose)
-                assert written is not None  # noqa: S101 - it has just been written
-                return written
-        except DatabaseUnavailable as err:
-            if getattr(getattr(err.__cause__, "orig", None), "sqlstate", None) == _LOCK_NOT_AVAILABLE:
-                raise TokenUnavailable("another process has been fetching the token for too long") from err
-            raise
-
-    def _read(self, session: Session, subject: str, purpose: str) -> _Stored | None:
-        vault = self._vault()
-        row = session.execute(
-            select(
-                StoredToken.ciphertext,
-                StoredToken.fetched_at,
-                StoredToken.expires_at,
-                func.clock_timestamp().label("now"),
-            ).where(StoredToken.subject == subject, StoredToken.key_id == vault.key_id)
-        ).one_or_none()
-        if row is None:
-            return None
-        opened = vault.open(row.ciphertext, subject)
-        if opened is None:
-            if subject not in self._unreadable:
-                self._unreadable.add(subject)
-                _log.warning("token_unreadable", subject=subject, what="it is fetched anew")
-            return None
-        content = json.loads(opened)
-        if content["purpose"] != purpose:
-            return None
-        retry_at = content["retry_at"]
-        return _Stored(
-            row.now,
-            row.fetched_at,
-            content["value"],
-            row.expires_at,
-            content["error"],
-            content["is_refusal"],
-            content["failures"],
-            datetime.fromisoformat(retry_at) if retry_at else None,
-        )
-
-    def _write(self, session: Session, subject: str, purpose: str, fetched: "provider.Fetched") -> None:
-        now = session.execute(select(func.clock_timestamp())).scalar_one()
-        self._put(session, subject, purpose, _Stored(now, now, fetched.value, fetched.expires_at))
-        old = now - timedelta(days=_KEPT_DAYS)
-        session.execute(delete(StoredToken).where(StoredToken.expires_at < old))
-
-    def _write_failure(
-        self,
-        session: Session,
-        subject: str,
-        purpose: str,
-        stored: _Stored | None,
-        err: TokenUnavailable | TokenRefused,
-    ) -> None:
-        now = session.execute(select(func.clock_timestamp())).scalar_one()
-        failures = (stored.failures if stored else 0) + 1
-        wait = LONGEST_BACK_OFF_SECONDS
-        if isinstance(err, TokenUnavailable):
-            wait = max(min(BACK_OFF_SECONDS * 2 ** min(failures - 1, 10), wait), err.retry_seconds)
-        failed = _Stored(
-            now,
-            stored.fetched_at if stored else now,
-            stored.value if stored else None,
-            stored.expires_at if stored else None,
-            str(err),
-            isinstance(err, TokenRefused),
-            failures,
-            now + timedelta(seconds=wait),
-        )
-        self._put(session, subject, purpose, failed)
-
-    def _put(self, session: Session, subject: str, purpose: str, stored: _Stored) -> None:
-        vault = self._vault()
-        content = {
-            "purpose": purpose,
-            "value": stored.value,
-            "error": stored.error,
-            "is_refusal": stored.is_refusal,
-            "failures": stored.failures,
-            "retry_at": stored.retry_at.isoformat() if stored.retry_at else None,
-        }
-        values = {
-            "ciphertext": vault.seal(json.dumps(content), subject),
-            "fetched_at": stored.fetched_at,
-            "expires_at": stored.expires_at,
-        }
-        session.execute(
-            insert(StoredToken)
-            .values(subject=subject, key_id=vault.key_id, **values)
-            .on_conflict_do_update(index_elements=["subject", "key_id"], set_=values)
-        )
-
-    def _vault(self) -> "Box":
-        from disparo.encryption import box
-
-        with self._making:
-            if self._box is None:
-                settings = self._process.settings
-                key = settings.encryption_key
-                self._box = box(settings.home, key.get_secret_value() if key else None)
-            return self._box
 
     def _http(self) -> "Client":
         from disparo.gupshup.client import Client
