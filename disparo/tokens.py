@@ -43,8 +43,8 @@ Scheme = Literal["raw", "bearer"]
 KINDS: tuple[Kind, ...] = ("static", "partner", "universal")
 SCHEMES: tuple[Scheme, ...] = ("raw", "bearer")
 
-#: Static tokens stop working after this day. Source: Gupshup partner docs, "Partner Authentication Guide:
-#: Universal Tokens (UT) and Universal App Tokens (UAT) Overview", read 2026-11-21.
+#: Static tokens stop working after this day, also for apps of partners. Source: Gupshup docs, "Customer App
+#: Token (CAT) — Product Guide", read 2026-11-21.
 STATIC_END = date(2027, 3, 31)
 
 #: How often a token's file is looked at.

@@ -47,7 +47,7 @@ def partner_token(client: Client, base_url: str, email: str, secret: str) -> Fet
       TokenRefused: Email or secret are wrong.
       TokenUnavailable: No answer, a throttle or a fault of the provider.
     """
-    # One page calls the field `secret`; all others, for a client secret too, `password`.
+    # The page of 2026-07 shows `secret`; the guide and all older ones `password`, for a client secret too.
     form = {"email": email, "password": secret}
     reply = _post(client, partner_address(base_url, "account/login"), None, form, secret)
     what = "the login of DISPARO_PARTNER_EMAIL with DISPARO_PARTNER_SECRET"
