@@ -390,14 +390,20 @@ class Tokens:
             # Where others with other credentials overwrite the row, each keeps its own while that will do.
             if stored is None and held is not None and held.purpose == purpose and not _is_due(held):
                 return replace(held, look_at=boot_clock() + READ_SECONDS)
-            stored = self._obtain_for_app(sender, account, owner, subject, purpose, refused)
+            try:
+                stored = self._obtain_for_app(sender, account, owner, subject, purpose, refused)
+            except (ServiceError, TokenRefused) as err:
+                # One that another process fetched is good until its end, whatever the login does.
+                if stored is None or not stored.is_valid or stored.value == refused:
+                    raise
+                _log.warning("token_not_renewed_yet", app_id=sender.id, why=str(err))
         value, now = stored.usable(refused), boot_clock()
         left = (stored.expires_at - stored.now).total_seconds() if stored.expires_at else float("inf")
-        due = (stored.renew_at - stored.now).total_seconds() if stored.renew_at else READ_SECONDS
-        if stored.waits and stored.retry_at is not None:
-            due = (stored.retry_at - stored.now).total_seconds()
+        look = (stored.renew_at - stored.now).total_seconds() if stored.renew_at else READ_SECONDS
+        if stored.is_due:
+            look = (stored.retry_at - stored.now).total_seconds() if stored.retry_at else BACK_OFF_SECONDS
         token = Token(value, sender.scheme, stored.expires_at, sender.kind)
-        return _Held(token, now + min(max(due, 0.5), READ_SECONDS, left), now + left, purpose)
+        return _Held(token, now + min(max(look, 0.5), READ_SECONDS, left), now + left, purpose)
 
     # -- of all processes ----------------------------------------------------------------------------
 

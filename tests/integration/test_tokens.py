@@ -107,10 +107,10 @@ def age(connections: Connections, seconds: float, life: float | None = None, sub
         )
 
 
-def forget_failures(connections: Connections) -> None:
-    """As when the time to wait after a failure is over on the database's clock."""
+def forget(connections: Connections, subject: str = "app:%") -> None:
+    """Take the stored tokens of ``subject`` away, with the failures beside them."""
     with connections.session() as session:
-        session.execute(text("DELETE FROM tokens WHERE subject LIKE 'app:%'"))
+        session.execute(text("DELETE FROM tokens WHERE subject LIKE :subject"), {"subject": subject})
 
 
 CHILD = """
@@ -407,9 +407,22 @@ def test_while_it_cannot_be_renewed_the_old_token_goes_on_until_its_end(connecti
     with pytest.raises(TokenUnavailable, match="does not give the token of app app-loja just now"):
         held.get(app_id)
     sandbox.start()
-    forget_failures(connections)
+    forget(connections)
     clock.ahead += 10
     assert held.get(app_id).value == first.value
+
+
+def test_a_process_that_starts_while_the_login_fails_uses_what_is_still_valid(connections, sandbox):
+    sandbox.control(token_seconds=3600)
+    app_id = app_at(connections, sandbox.url)
+    first = Tokens(connections).get(app_id)
+    age(connections, 3360, 3600)
+    forget(connections, "account:%")
+    sandbox.stop()
+    assert Tokens(connections).get(app_id).value == first.value
+    age(connections, 300, 3600)
+    with pytest.raises(TokenUnavailable, match="does not give the login of DISPARO_PARTNER_EMAIL"):
+        Tokens(connections).get(app_id)
 
 
 def test_a_refused_token_waits_for_a_login_that_does_not_answer(connections, sandbox, clock):
@@ -424,7 +437,7 @@ def test_a_refused_token_waits_for_a_login_that_does_not_answer(connections, san
     assert held.renew(app_id, used) is True
     sandbox.control(apps={"app-loja": NEW})
     sandbox.start()
-    forget_failures(connections)
+    forget(connections)
     clock.ahead += 10
     assert held.get(app_id).value == NEW
 
@@ -571,7 +584,7 @@ def test_too_many_universal_tokens_are_a_sentence_of_what_to_do(connections, env
         assert held.get(app_id).value != used.value
     age(connections, 100, 86_400)
     assert held.renew(app_id, held.get(app_id)) is False
-    forget_failures(connections)
+    forget(connections)
     with pytest.raises(TokenRefused, match="revoke those that nobody uses"):
         Tokens(connections).get(app_id)
 
@@ -613,7 +626,7 @@ def test_no_token_and_no_secret_is_in_a_log_a_repr_the_tables_or_redis(
             dump,
         ]
     )
-    assert "token_fetched" in captured.err
+    assert "token_not_fetched" in captured.err
     for secret in (OLD, SECRET, login, "wrong-secret-word", OLD[3:]):
         assert secret not in shown
         assert secret.encode() not in raw + kept

@@ -12,8 +12,7 @@ from disparo.gupshup import tokens
 from disparo.gupshup.account import Account, Result
 from disparo.gupshup.answers import Answer, Failure
 
-NOW = datetime.now(UTC)
-SOON = NOW + timedelta(hours=2)
+SOON = datetime.now(UTC) + timedelta(hours=2)
 
 
 class Provider:
@@ -42,7 +41,7 @@ def test_a_login_is_the_documented_form():
     ]
     assert fetched.value == "partner-token"
     assert fetched.expires_at is not None
-    assert abs(fetched.expires_at - NOW - timedelta(hours=24)) < timedelta(minutes=1)
+    assert abs(fetched.expires_at - datetime.now(UTC) - timedelta(hours=24)) < timedelta(minutes=1)
     assert "partner-token" not in repr(fetched)
 
 

@@ -7,6 +7,7 @@ import orjson
 import pytest
 
 from disparo.errors import InputError
+from disparo.sandbox.endpoint import Endpoint
 from disparo.sandbox.options import Options
 from disparo.sandbox.partner import Partner
 
@@ -139,3 +140,29 @@ def test_a_wrong_option_is_named(wrong):
 def test_secrets_of_accounts_are_hidden():
     options = Options(partners={"a@b.c": "hidden-word"})
     assert "hidden-word" not in repr(options) + repr(options.shown())
+
+
+def test_messages_are_taken_with_the_tokens_that_are_active_and_no_others():
+    endpoint = Endpoint(Options(apps={"app": "sk_1"}, token_seconds=60))
+    message = orjson.dumps(
+        {
+            "messaging_product": "whatsapp",
+            "recipient_type": "individual",
+            "to": "5511999990001",
+            "type": "text",
+        }
+        | {"text": {"body": "Oi"}}
+    )
+
+    def status(authorization: str, now: float = 0.0, app: str = "app") -> int:
+        return endpoint.receive(app, authorization, "application/json", message, now)[0].status
+
+    partner = endpoint.partner
+    bearer = f"Bearer {universal(partner, 'first')[1]['token']}"
+    minted = ask(partner, "POST", "/partner/app/app/token", bearer, {"name": "n"})[1]["token"]
+    assert status(f"Bearer {minted}") == 200
+    assert [status(minted), status("sk_1"), status("Bearer sk_1"), status("")] == [401] * 4
+    assert status("sk_1", app="other") == 400
+    assert status(f"Bearer {minted}", now=60.0) == 401
+    endpoint.control({"apps": {"app": "sk_2"}})
+    assert status("sk_2", now=60.0) == 200
