@@ -8,6 +8,7 @@ from sqlalchemy import select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from disparo import tokens
 from disparo import windows as send_windows
 from disparo.actions import history
 from disparo.actions import operator as operator
@@ -40,11 +41,15 @@ def configure(
     rate: float | None = None,
     base_url: str | None = None,
     windows: dict[str, str] | None = None,
+    token: str | None = None,
+    token_scheme: str | None = None,
 ) -> tuple[App, bool]:
     """Create or change an app; what is left out stays. The second value says whether it is new.
 
     Args:
       windows: Lane → send window (`disparo.windows`).
+      token: Where its token comes from (`disparo.tokens`): static, partner or universal.
+      token_scheme: How it stands in the header: raw or bearer; empty for as its kind has it.
 
     Raises:
       InputError: A value is wrong, or a new app has no id.
@@ -73,6 +78,11 @@ def configure(
             base_url = checked_base_url(base_url)
         except ValueError as err:
             raise InputError(f"--base-url: {err}") from err
+    if token is not None and token not in tokens.KINDS:
+        # A token given here by mistake is not shown again.
+        raise InputError(f"--token names where the token comes from: {', '.join(tokens.KINDS)}")
+    if token_scheme and token_scheme not in tokens.SCHEMES:
+        raise InputError(f"--token-scheme: there are {', '.join(tokens.SCHEMES)}")
     checked = {}
     for lane, spec in (windows or {}).items():
         if lane not in list(Lane):
@@ -95,6 +105,10 @@ def configure(
         app.rate = rate
     if base_url is not None:
         app.base_url = base_url or None
+    if token is not None:
+        app.token_kind = token
+    if token_scheme is not None:
+        app.token_scheme = token_scheme or None
     if checked:
         app.windows = {**app.windows, **checked}
     session.flush()
@@ -167,6 +181,7 @@ def describe(session: Session, app: App) -> dict[str, Any]:
     """What ``app show --json`` prints."""
     held = stops(session, app.id)
     whole = next((stop for stop in held if stop.scope == "app"), None)
+    token_ends = tokens.ends_at(session, app)
     return {
         "name": app.name,
         "id": app.gs_app_id,
@@ -179,6 +194,9 @@ def describe(session: Session, app: App) -> dict[str, Any]:
         "effective_rate": 0.0 if whole else app.rate,
         "base_url": app.base_url,
         "windows": dict(app.windows),
+        "token_kind": app.token_kind,
+        "token_scheme": app.token_scheme,
+        "token_ends_at": token_ends.isoformat() if token_ends else None,
         "breakers": [stop_as_json(stop) for stop in held],
         "history": history(session, f"app:{app.name}"),
     }

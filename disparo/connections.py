@@ -5,12 +5,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session, sessionmaker
 
+from disparo import tokens
 from disparo.db import make_engine, make_sessions, unavailable_as_sentence
 from disparo.errors import SettingsError
-from disparo.settings import Environment, Settings, environment, load, token_variable
+from disparo.models import App
+from disparo.settings import Environment, Settings, environment, load
 
 if TYPE_CHECKING:
     from disparo.embedded import EmbeddedServers
@@ -67,16 +69,14 @@ class Connections:
             yield session
 
     def require_token(self, app_name: str) -> None:
-        """Return when the provider's token of an app is there, before anything is stored that needs it.
+        """Return when the provider's token of an app is there, or what fetches it, before anything is stored.
 
         Raises:
           SettingsError: It is missing; names the variable.
         """
-        if self.environment.token(app_name) is None:
-            variable = token_variable(app_name)
-            raise SettingsError(
-                f"app {app_name} has no token: set {variable}, or {variable}_FILE with a file that holds it"
-            )
+        with self.session() as session:
+            kind = session.scalars(select(App.token_kind).where(App.name == app_name)).one_or_none()
+        tokens.require(self.environment, app_name, tokens.kind_of(kind))
 
     def close(self) -> None:
         """Give everything back; the last user of the embedded servers stops them."""

@@ -2,6 +2,7 @@
 
 DisparoError                  a sentence for people; the command line prints it and exits 1
 ├── SettingsError             a setting is missing or wrong; names the variable
+│   └── TokenRefused          the provider gives no token for these credentials, or not for this app
 ├── InputError                a file or an argument is wrong; names the file, the line or the option
 │   └── PayloadError          a message breaks a rule of WhatsApp; carries each fault with its JSON path
 ├── NotFoundError             a name or an id that does not exist; says what does
@@ -9,6 +10,7 @@ DisparoError                  a sentence for people; the command line prints it 
 └── ServiceError              a server that Disparo needs does not answer
     ├── DatabaseUnavailable
     ├── RedisUnavailable
+    ├── TokenUnavailable      the provider gives no token just now; what needs one waits
     └── EmbeddedServerError   an embedded server cannot be started, or its data folder cannot be used
 """
 
@@ -29,6 +31,14 @@ class SettingsError(DisparoError):
 
 class InputError(DisparoError):
     """A file, a row or an argument is wrong."""
+
+
+class TokenRefused(SettingsError):
+    """The provider gives no token for these credentials, or not for this app. Asking again does not help."""
+
+    def __init__(self, sentence: str, http_status: int | None = None) -> None:
+        super().__init__(sentence)
+        self.http_status = http_status
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +85,14 @@ class DatabaseUnavailable(ServiceError):
 
 class RedisUnavailable(ServiceError):
     """Redis does not answer. Callers must not send."""
+
+
+class TokenUnavailable(ServiceError):
+    """The provider gives no token just now; ``retry_seconds`` is how long it wants to be left alone."""
+
+    def __init__(self, sentence: str, retry_seconds: float = 0.0) -> None:
+        super().__init__(sentence)
+        self.retry_seconds = retry_seconds
 
 
 class EmbeddedServerError(ServiceError):

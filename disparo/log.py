@@ -9,7 +9,7 @@ import structlog
 
 #: Digits of a phone, an id of a person or a code: keep the ends, hide the middle.
 _LONG_DIGITS = re.compile(r"(?<![\w.-])(\+?\d{4})\d{3,8}(\d{4})(?![\w-]|\.\w)")
-_TOKEN = re.compile(r"\b(sk_[0-9A-Za-z]{4,}|Bearer\s+\S+|eyJ[\w-]+\.[\w-]+\.[\w-]+)")
+_TOKEN = re.compile(r"\b(sk_[0-9A-Za-z]{4,}|Bearer\s+\S+|eyJ[\w-]{5,}(?:\.[\w-]*)*)")
 _URL_PASSWORD = re.compile(r"(\w+://[^:/@\s]*:)[^@/\s]+@")
 
 

@@ -33,7 +33,7 @@ PREFIX = "DISPARO_"
 APP_NAME = re.compile(r"[a-z0-9-]{1,40}")
 
 #: Settings that hold a secret, and may be given as ``…_FILE``.
-SECRETS = ("DATABASE_URL", "REDIS_URL", "NOTIFY_URL", "ENCRYPTION_KEY", "PROXY")
+SECRETS = ("DATABASE_URL", "REDIS_URL", "NOTIFY_URL", "ENCRYPTION_KEY", "PROXY", "PARTNER_SECRET")
 
 _DATABASE_URL = re.compile(r"postgres(ql)?(\+\w+)?://")
 _PROXY = re.compile(r"https?://[^\s/?#]+/?")
@@ -75,7 +75,16 @@ class Settings(BaseModel):
         default=None, repr=False, description="or a command that is told, run without a shell"
     )
     encryption_key: Annotated[SecretStr | None, Blank] = Field(
-        default=None, description="for secrets kept at rest"
+        default=None, description="for fetched tokens in the database: any text of 32 characters or more"
+    )
+    partner_email: Annotated[str | None, Blank] = Field(
+        default=None, description="the account at the provider that fetches tokens of apps"
+    )
+    partner_secret: Annotated[SecretStr | None, Blank] = Field(
+        default=None, description="its client secret, or password"
+    )
+    partner_id: Annotated[str | None, Blank] = Field(
+        default=None, description="its partner id, for universal tokens only"
     )
 
     @field_validator("database_url")
@@ -117,6 +126,20 @@ class Settings(BaseModel):
             raise ValueError("its quotes or backslashes have no end; write it as in a shell") from None
         if info.data.get("notify_url") is not None:
             raise ValueError("DISPARO_NOTIFY_URL is set too; keep one of them")
+        return value
+
+    @field_validator("encryption_key")
+    @classmethod
+    def _encryption_key(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and len(value.get_secret_value()) < 32:
+            raise ValueError("it is shorter than 32 characters; make one with `openssl rand -base64 32`")
+        return value
+
+    @field_validator("partner_id")
+    @classmethod
+    def _partner_id(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"[\w-]{1,100}", value, re.ASCII):
+            raise ValueError("it is the number that the partner portal shows, without blanks")
         return value
 
     @field_validator("base_url")

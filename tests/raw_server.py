@@ -118,9 +118,12 @@ class Server:
             head, _, rest = data.partition(b"\r\n\r\n")
             if b"\r\n\r\n" in data:
                 length = next(
-                    int(line.split(b":")[1])
-                    for line in head.split(b"\r\n")
-                    if line.lower().startswith(b"content-length:")
+                    (
+                        int(line.split(b":")[1])
+                        for line in head.split(b"\r\n")
+                        if line.lower().startswith(b"content-length:")
+                    ),
+                    0,
                 )
                 if len(rest) >= length:
                     return data

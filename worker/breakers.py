@@ -61,10 +61,10 @@ class Breakers:
             fault = Fault(judgement.code or "refused", judgement.reason, judgement.hint, rule)
             self.trip(row, route, width, fault)
         elif verdict is Verdict.THROTTLE:
-            self._cool_down(row.app_id, max(1.0, judgement.retry_after_seconds or rule.base_seconds))
+            self.cool_down(row.app_id, max(1.0, judgement.retry_after_seconds or rule.base_seconds))
         elif verdict is Verdict.RETRY and rule.scope == "app" and judgement.recognised:
             # Maintenance of the number: the others would only be told the same.
-            self._cool_down(row.app_id, max(1.0, judgement.retry_after_seconds or rule.base_seconds))
+            self.cool_down(row.app_id, max(1.0, judgement.retry_after_seconds or rule.base_seconds))
         strange = self._count(row, route, judgement)
         if probed:
             self._settle_probe(row, judgement, probed, width, strange)
@@ -146,7 +146,8 @@ class Breakers:
         except RedisUnavailable as err:
             self._tell("redis_unavailable", err)
 
-    def _cool_down(self, app_id: int, seconds: float) -> None:
+    def cool_down(self, app_id: int, seconds: float) -> None:
+        """Let nothing of an app leave for so long."""
         try:
             self._connections.limiter.cool_down(app_id, seconds)
         except RedisUnavailable as err:

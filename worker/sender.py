@@ -38,15 +38,16 @@ from disparo.errors import (
     InputError,
     RedisUnavailable,
     SettingsError,
+    TokenUnavailable,
 )
 from disparo.gupshup.answers import Judgement, judge
 from disparo.gupshup.client import Client
 from disparo.ratelimit import Permits, Stopped, Wait
 from disparo.recipients import render
 from disparo.rendering import Content
-from disparo.settings import token_variable
 from disparo.statuses import Status, Verdict
 from disparo.stops import Fault
+from disparo.tokens import Tokens
 from disparo.whatsapp.codes import TABLE, Table
 from worker import journal
 from worker.breakers import Breakers
@@ -68,6 +69,8 @@ START_SECONDS = recovery.LEASE.total_seconds() - 1.25 * DEADLINE_SECONDS
 HEARTBEAT_SECONDS = 1.0
 #: A commit that was not answered may still take effect within this time.
 DOUBT_SECONDS = 20.0
+#: The code of an answer that refuses the token.
+TOKEN_REFUSED = "authentication_failed"  # noqa: S105 - a code
 #: How long the database's clock is counted on without asking again.
 CLOCK_SECONDS = 1.0
 
@@ -147,6 +150,7 @@ class Sender:
             ca_bundle=str(settings.ca_bundle) if settings.ca_bundle else None,
             proxy=settings.proxy.get_secret_value() if settings.proxy else None,
         )
+        self._tokens = Tokens(connections)
         self._table = table
         self._threads = settings.threads
         self._random = random.Random()  # noqa: S311 - jitter, not a secret
@@ -388,12 +392,16 @@ class Sender:
             return self._put_back(row)
         try:
             body = self._body(row)
-            token = self._token(route)
+            token = self._tokens.get(row.app_id)
         except InputError as err:
             return self._refused(row, "rendering", str(err))
         except SettingsError as err:
             rule = self._table.lookup("no_token")
             self._breakers.trip(row, route, ("app", ""), Fault(rule.code, str(err), rule.hint, rule))
+            return self._put_back(row)
+        except TokenUnavailable as err:
+            self._breakers.cool_down(row.app_id, err.retry_seconds)
+            self.tell("sending_waits", err)
             return self._put_back(row)
         except (DisparoError, DBAPIError) as err:
             self.tell("sending_waits", err)
@@ -417,18 +425,24 @@ class Sender:
             self.tell("journal_full", err)
             return self._put_back(row)
         probed = self._view.probed(row)
-        answer = self._client.post(route.url, token, body)
+        answer = self._client.post(route.url, token.authorization, body)
         self._finished += 1  # an estimate: two threads at once may lose one
         judgement = judge(answer, session=row.template is None, table=self._table)
         outcome = self._outcome(row, judgement)
+        back = replace(outcome, status=Status.PENDING, spent=False)
+        token_refused = judgement.code == TOKEN_REFUSED
         if self._breakers.goes_back(probed, judgement):
-            outcome = replace(outcome, status=Status.PENDING, spent=False)
+            outcome = back
         try:
-            self._journal.answer(outcome)
+            # Before another token is asked for, which may take a while: it was not sent for sure.
+            self._journal.answer(back if token_refused else outcome)
         except journal.JournalFull as err:
             self.tell("journal_full", err)
         try:
-            self._breakers.act(row, route, judgement, probed)
+            if token_refused and self._tokens.renew(row.app_id, token):
+                outcome = back
+            else:
+                self._breakers.act(row, route, judgement, probed)
         finally:
             # Whatever follows from it, the answer is known.
             self._outcomes.put(outcome)
@@ -483,15 +497,6 @@ class Sender:
                 self._contents.clear()
             known = self._contents[campaign_id, version] = compile_message(content)
         return known
-
-    def _token(self, route: Route) -> str:
-        token = self._connections.environment.token(route.name)
-        if token is None:
-            variable = token_variable(route.name)
-            raise SettingsError(
-                f"app {route.name} has no token here: set {variable} or {variable}_FILE where the workers run"
-            )
-        return token
 
     def _outcome(self, row: Claimed, judgement: Judgement) -> Outcome:
         verdict, spent, delay = judgement.verdict, True, 0.0
@@ -763,6 +768,7 @@ class Sender:
             self.tell("database_unavailable", err)
         self._journal.close(all_recorded=self._all_recorded and not late)
         self._client.close()
+        self._tokens.close()
 
     def tell(self, event: str, err: Exception | str) -> None:
         """Log a trouble that comes by the thousand at most once in five seconds."""

@@ -10,7 +10,21 @@ import sys
 
 import typer
 
-from disparo.cli import app, campaign, codes, db, demo, message, pix, reminder, sandbox, send, suppress, up
+from disparo.cli import (
+    app,
+    app_check,
+    campaign,
+    codes,
+    db,
+    demo,
+    message,
+    pix,
+    reminder,
+    sandbox,
+    send,
+    suppress,
+    up,
+)
 from disparo.errors import DisparoError
 
 cli = typer.Typer(
@@ -26,6 +40,7 @@ cli.command("up")(up.up)
 cli.command("sandbox")(sandbox.sandbox)
 cli.command("send")(send.send)
 cli.command("codes")(codes.codes)
+app.cli.command("check")(app_check.check)
 cli.add_typer(app.cli, name="app", help="Senders: one WhatsApp number each.")
 cli.add_typer(campaign.cli, name="campaign", help="One content for many recipients.")
 cli.add_typer(message.cli, name="message", help="Single messages, looked up.")

@@ -44,11 +44,17 @@ def set_(
     window: Annotated[
         list[str] | None, typer.Option(help="LANE=SPEC, e.g. marketing='mon-sat 8-20' or payment=always.")
     ] = None,
+    token: Annotated[
+        str | None, typer.Option(help="Where its token comes from: static (a new app), partner or universal.")
+    ] = None,
+    token_scheme: Annotated[
+        str | None, typer.Option(help="How the token is sent: raw or bearer; '' for as its kind has it.")
+    ] = None,
     as_json: JSON = False,
 ) -> None:
     """Create an app or change it; what is left out stays."""
-    from disparo import apps
-    from disparo.settings import token_variable
+    from disparo import apps, tokens
+    from disparo.errors import SettingsError
 
     windows = {}
     for given in window or []:
@@ -58,14 +64,23 @@ def set_(
         windows[lane.strip()] = spec.strip()
     with connected() as connections, connections.session() as session:
         app, created = apps.configure(
-            session, name, gs_app_id=app_id, rate=rate, base_url=base_url, windows=windows or None
+            session,
+            name,
+            gs_app_id=app_id,
+            rate=rate,
+            base_url=base_url,
+            windows=windows or None,
+            token=token,
+            token_scheme=token_scheme,
         )
         found = apps.describe(session, app)
         if as_json:
             return print_json(found)
         say(f"{'created' if created else 'changed'} {name}: {app.rate:g} requests/s to app {app.gs_app_id}")
-        if connections.environment.token(name) is None:
-            note(f"it has no token here yet: set {token_variable(name)}, or {token_variable(name)}_FILE")
+        try:
+            tokens.require(connections.environment, name, tokens.kind_of(app.token_kind))
+        except SettingsError as err:
+            note(f"not yet: {err}")
     return None
 
 
@@ -87,15 +102,17 @@ def list_(as_json: JSON = False) -> None:
 @cli.command()
 def show(name: Name, as_json: JSON = False) -> None:
     """What is known of an app, and what holds it."""
-    from disparo import actions, apps
+    from disparo import actions, apps, tokens
 
     with connected() as connections, connections.session() as session:
-        found = apps.describe(session, apps.get(session, name))
-        token = connections.environment.token(name) is not None
+        app = apps.get(session, name)
+        found = apps.describe(session, app)
+        token = tokens.in_words(connections.environment, app, tokens.ends_at(session, app))
     if as_json:
         return print_json(found)
     entries, held = found.pop("history")[: actions.SHOWN], found.pop("breakers")
-    print_fields(found | {"token": "set here" if token else "not set here"})
+    shown = {name: value for name, value in found.items() if not name.startswith("token_")}
+    print_fields(shown | {"token": token, "warning": tokens.warning(app)})
     for stop in held:
         print_stop(stop, connections.settings.zone)
     for entry in entries:

@@ -23,6 +23,10 @@ def sandbox(
     app: Annotated[
         list[str] | None, typer.Option(metavar="ID=TOKEN", help="Without any, all apps and tokens are right.")
     ] = None,
+    partner: Annotated[
+        list[str] | None,
+        typer.Option(metavar="EMAIL=SECRET", help="May fetch tokens. Without any, every login succeeds."),
+    ] = None,
     seed: Annotated[str | None, typer.Option(metavar="N", help="Makes the random faults repeatable.")] = None,
 ) -> None:
     """Answer like the provider, on this machine, with the faults that you ask for (docs/sandbox.md)."""
@@ -38,6 +42,7 @@ def sandbox(
             fault=fault or [],
             random=random or [],
             seed=seed,
+            partners=partner or [],
         )
     except InputError as err:
         note(f"disparo: {err}")

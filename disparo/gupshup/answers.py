@@ -96,7 +96,7 @@ _SECONDS = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?")
 _PHONE = re.compile(
     r"(?<![0-9A-Za-z])\+?[0-9](?:[ ().-]{0,2}[0-9]){5,10}(?=[ ().-]{0,2}[0-9]{4}(?![0-9A-Za-z]))"
 )
-_TOKEN = re.compile(r"sk_[0-9A-Za-z]{8,}|eyJ[\w-]+\.[\w-]+\.[\w-]*")
+_TOKEN = re.compile(r"sk_[0-9A-Za-z]{8,}|eyJ[\w-]{5,}(?:\.[\w-]*)*|(?<=Bearer )[\w.~+/=-]{16,}")
 
 
 def judge(

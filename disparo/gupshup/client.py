@@ -11,6 +11,7 @@ import socket
 import ssl
 import threading
 import weakref
+from collections.abc import Mapping
 from http.client import (
     CONTINUE,
     NO_CONTENT,
@@ -21,7 +22,7 @@ from http.client import (
     UnknownProtocol,
 )
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -53,6 +54,8 @@ _LENGTH = re.compile(r"[0-9]{1,18}")
 _HEADER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\r\n\0]*?)[ \t]*\r?\n")
 _HEADERS_MAX, _HEADER_BYTES = 100, 65_536
 _PROXY_SCHEMES = ("http", "https")
+_FORM = "application/x-www-form-urlencoded"
+_UNUSABLE = "The address to send to cannot be used. Check DISPARO_BASE_URL or the app's base URL."
 
 
 class _TooLongError(OSError):
@@ -409,9 +412,7 @@ class _Line:
                 prepared = None
             # A user in the address would have taken the token's place.
             if prepared is None or prepared.headers["Authorization"] != token:
-                raise SettingsError(
-                    "The address to send to cannot be used. Check DISPARO_BASE_URL or the app's base URL."
-                )
+                raise SettingsError(_UNUSABLE)
             if len(self.prepared) >= _PREPARED_MAX:
                 self.prepared.clear()
                 self.adapter.forget()
@@ -479,7 +480,7 @@ class Client:
 
         Args:
           url: As made by ``endpoint``.
-          token: The app's token, as it stands in the header (no ``Bearer`` before it).
+          token: The app's token, as it stands in the header (usually no ``Bearer`` before it).
           body: A JSON document, UTF-8.
 
         Raises:
@@ -489,6 +490,36 @@ class Client:
         prepared = line.prepare(url, token)
         prepared.body = body
         prepared.headers["Content-Length"] = str(len(body))
+        return self._carry_out(line, prepared, token)
+
+    def ask(
+        self, method: str, url: str, authorization: str | None = None, form: Mapping[str, str] | None = None
+    ) -> Answer:
+        """Make a request that is no message, once, by the same rules as ``post``.
+
+        Args:
+          method: ``GET`` or ``POST``.
+          url: As made by ``app_address`` or ``partner_address``.
+          authorization: The header as it stands, if there is to be one.
+          form: What is posted, ``application/x-www-form-urlencoded``.
+
+        Raises:
+          SettingsError: The address cannot be used; nothing was sent.
+        """
+        line = self._line()
+        headers = {"Authorization": authorization, "Content-Type": None if form is None else _FORM}
+        try:
+            prepared = line.session.prepare_request(
+                # None leaves a header of the session out.
+                requests.Request(method, url, headers=headers, data=None if form is None else urlencode(form))
+            )
+        except ValueError as err:
+            raise SettingsError(_UNUSABLE) from err
+        return self._carry_out(line, prepared, authorization or "")
+
+    def _carry_out(self, line: "_Line", prepared: requests.PreparedRequest, authorization: str) -> Answer:
+        # A server may repeat the token without the scheme before it.
+        token = authorization.rpartition(" ")[2]
         _exchange.begin(self._connect_seconds, self._deadline_seconds, self._max_body + _AROUND_BODY)
         response: requests.Response | None = None
         received = bytearray()
@@ -562,6 +593,22 @@ def endpoint(base_url: str, app_id: str) -> str:
 
     Source: Gupshup partner docs, V3 message pages; read 2026-11-21.
     """
+    return app_address(base_url, app_id, "v3/message")
+
+
+def app_address(base_url: str, app_id: str, path: str) -> str:
+    """The address of ``path`` of an app; arguments and errors as of ``endpoint``."""
+    if app_id.strip(".") == "":
+        raise SettingsError("The app has no id. Give it the app id of the Gupshup partner portal.")
+    return partner_address(base_url, f"app/{quote(app_id, safe='')}/{path}")
+
+
+def partner_address(base_url: str, path: str) -> str:
+    """The address of ``path`` below ``/partner``.
+
+    Raises:
+      SettingsError: ``base_url`` is not the beginning of an http address.
+    """
     try:
         parts = urlsplit(base_url)
         named = bool(parts.hostname) and parts.port != 0
@@ -580,9 +627,7 @@ def endpoint(base_url: str, app_id: str) -> str:
             "The base URL must look like https://partner.gupshup.io, without user, query or fragment. "
             "Check DISPARO_BASE_URL or the app's base URL."
         )
-    if app_id.strip(".") == "":
-        raise SettingsError("The app has no id. Give it the app id of the Gupshup partner portal.")
-    return f"{base_url.rstrip('/')}/partner/app/{quote(app_id, safe='')}/v3/message"
+    return f"{base_url.rstrip('/')}/partner/{path}"
 
 
 def _is_plain(raw: Any, body: bytes | bytearray) -> bool:
@@ -605,7 +650,9 @@ def _broken(err: Exception, response: requests.Response | None, body: bytes, tok
     bottom: BaseException = err
     while below := bottom.__cause__ or (not bottom.__suppress_context__ and bottom.__context__):
         bottom = below
-    detail = _words(bottom).replace(token, "[token]")
+    detail = _words(bottom)
+    if token:
+        detail = detail.replace(token, "[token]")
     if not _exchange.written:
         failure = Failure.NOT_CONNECTED
     elif isinstance(bottom, TimeoutError) or boot_clock() >= _exchange.ends_at:
@@ -638,7 +685,7 @@ def _words(err: BaseException) -> str:
 def _without(body: bytes, token: str) -> bytes:
     """``body`` without the token, should a server repeat it."""
     secret = token.encode()
-    return body.replace(secret, b"[token]") if secret in body else body
+    return body.replace(secret, b"[token]") if secret and secret in body else body
 
 
 def _check_token(token: str) -> None:

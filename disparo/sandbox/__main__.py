@@ -36,6 +36,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="ID=TOKEN",
         help="without any, all apps and tokens are right",
     )
+    parser.add_argument(
+        "--partner",
+        action="append",
+        default=[],
+        metavar="EMAIL=SECRET",
+        help="an account that may fetch tokens; without any, every login succeeds",
+    )
     parser.add_argument("--seed", metavar="N", help="makes the random faults repeatable")
     return parser
 
@@ -54,6 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
             fault=given.fault,
             random=given.random,
             seed=given.seed,
+            partners=given.partner,
         )
     except InputError as error:
         parser.error(str(error))

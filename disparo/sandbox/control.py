@@ -26,7 +26,7 @@ def _health(endpoint: Endpoint, query: str, body: bytes) -> Reply:  # noqa: ARG0
 
 
 def _stats(endpoint: Endpoint, query: str, body: bytes) -> Reply:  # noqa: ARG001
-    return _shown(endpoint.ledger.stats())
+    return _shown(endpoint.stats())
 
 
 def _accepted(endpoint: Endpoint, query: str, body: bytes) -> Reply:  # noqa: ARG001

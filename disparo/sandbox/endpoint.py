@@ -13,6 +13,7 @@ from disparo.sandbox.answers import Answer, Identities, Manner
 from disparo.sandbox.faults import Fault
 from disparo.sandbox.ledger import Ledger, Tally
 from disparo.sandbox.options import Options
+from disparo.sandbox.partner import Partner
 from disparo.sandbox.rules import ShapeError
 
 
@@ -32,6 +33,8 @@ class Endpoint:
         # Latency has its own dice, so that the seeded faults depend on nothing but the order of messages.
         self._latency_dice = random.Random(options.seed)  # noqa: S311 - no secret
         self._granted: dict[str, deque[float]] = {}
+        self.partner = Partner(options)
+        self._senders = self.partner.senders
         self._set(options)
         self._shake()
 
@@ -62,6 +65,7 @@ class Endpoint:
           InputError: an option does not exist or its value is wrong; nothing has changed.
         """
         self._set(self.options.changed(changes))
+        self.partner.set(self.options)
         if changes.keys() & {"suffix_faults", "random_faults", "seed"}:
             self._shake()
         return self.options.shown()
@@ -69,8 +73,13 @@ class Endpoint:
     def reset(self) -> None:
         """Forget all arrivals, the attempts counted for ``*N`` and the use of the rate; options stay."""
         self.ledger.reset()
+        self.partner.reset()
         self._granted.clear()
         self._shake()
+
+    def stats(self) -> dict[str, Any]:
+        """All counts as JSON."""
+        return {**self.ledger.stats(), "partner": self.partner.stats()}
 
     def delay(self) -> float:
         """Seconds until the next answer may leave."""
@@ -157,16 +166,15 @@ class Endpoint:
 
     def _sender(self, app: str, authorization: str, now: float) -> Answer | None:
         """The refusal that the sender's token, app or pace deserves."""
-        # Gupshup takes the token as it is; a scheme before it is the commonest mistake.
-        if not authorization or " " in authorization:
-            return answers.AUTHENTICATION
-        apps = self.options.apps
-        if apps:
-            token = apps.get(app)
-            if token is None:
-                return answers.APP
-            if token != authorization:
+        if now >= self.partner.next_end:
+            self.partner.sweep(now)
+        headers = self._senders.get(app)
+        if headers is None or authorization not in headers:
+            # Gupshup takes the token as it is; a scheme before it is the commonest mistake.
+            if not authorization or " " in authorization:
                 return answers.AUTHENTICATION
+            if self._senders:
+                return answers.APP if headers is None else answers.AUTHENTICATION
         if self.options.rate:
             granted = self._granted.get(app)
             if granted is None:

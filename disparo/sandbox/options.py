@@ -16,6 +16,7 @@ _APP = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 #: An hour: more than any client waits.
 _LONGEST_LATENCY_MS = 3_600_000
+_LONGEST_LIFE_SECONDS = 31_536_000
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,18 @@ class Options:
     random_faults: Mapping[str, float] = field(default_factory=dict)
     #: Makes the random faults the same in every run.
     seed: int | None = None
+    #: Email of a partner account → its secret. Empty: every login succeeds.
+    partners: Mapping[str, str] = field(default_factory=dict, repr=False)
+    #: Seconds that fetched tokens of apps live. 0: as the provider's do, the token of ``apps`` without an end.
+    token_seconds: float = 0
+    #: Seconds that tokens of partner accounts live. 0: as the provider's do.
+    login_seconds: float = 0
+    #: What is left in the wallet.
+    wallet: float = 100.0
+    #: GREEN, YELLOW or RED; empty when the provider has no news of it.
+    quality: str = "GREEN"
+    #: ``true``, ``false``, or the words of a refusal, such as ``App is not live.``
+    health: str = "true"
 
     def __post_init__(self) -> None:
         for app, token in _mapping("apps", self.apps).items():
@@ -69,6 +82,18 @@ class Options:
             raise InputError(f"Option random_faults: the probabilities add up to {total:g}, more than 1.")
         if self.seed is not None and type(self.seed) is not int:
             raise InputError(f"Option seed: {self.seed!r} is not a whole number.")
+        for email, secret in _mapping("partners", self.partners).items():
+            if not isinstance(email, str) or not isinstance(secret, str) or not email or not secret:
+                raise InputError("Option partners: write an email and its secret, both as text.")
+        for name in ("token_seconds", "login_seconds"):
+            seconds = getattr(self, name)
+            if type(seconds) not in (int, float) or not 0 <= seconds <= _LONGEST_LIFE_SECONDS:
+                raise InputError(f"Option {name}: {seconds!r} is no number of seconds up to a year.")
+        if type(self.wallet) not in (int, float) or not math.isfinite(self.wallet):
+            raise InputError(f"Option wallet: {self.wallet!r} is no amount.")
+        for name in ("quality", "health"):
+            if not isinstance(getattr(self, name), str):
+                raise InputError(f"Option {name}: {getattr(self, name)!r} is no text.")
 
     def latency_seconds(self) -> tuple[float, float]:
         """The shortest and the longest time until an answer leaves, in seconds."""
@@ -107,6 +132,12 @@ class Options:
             "suffix_faults": dict(self.suffix_faults),
             "random_faults": dict(self.random_faults),
             "seed": self.seed,
+            "partners": dict.fromkeys(self.partners, "***"),
+            "token_seconds": self.token_seconds,
+            "login_seconds": self.login_seconds,
+            "wallet": self.wallet,
+            "quality": self.quality,
+            "health": self.health,
         }
 
 
@@ -124,6 +155,7 @@ def from_arguments(
     fault: Iterable[str] = (),
     random: Iterable[str] = (),
     seed: str | int | None = None,
+    partners: Iterable[str] = (),
 ) -> Options:
     """The options that a command line means.
 
@@ -134,6 +166,7 @@ def from_arguments(
       fault: Each ``SUFFIX=FAULT``.
       random: Each ``FAULT=PROBABILITY``.
       seed: Makes the random faults repeatable.
+      partners: Each ``EMAIL=SECRET``.
 
     Raises:
       InputError: a value is wrong; the sentence names the option.
@@ -149,6 +182,7 @@ def from_arguments(
             for name, value in _pairs("--random", random, "FAULT=PROBABILITY, for example hang=0.01").items()
         },
         seed=None if seed is None else _whole("--seed", seed),
+        partners=_pairs("--partner", partners, "EMAIL=SECRET", secret=True),
     )
 
 

@@ -341,7 +341,7 @@ class Connection(asyncio.Protocol):
         if request.too_large:
             self._write(request, answers.TOO_LARGE)
             return
-        reply = control.handle(
+        reply = self._partner_reply(request, path) or control.handle(
             self._endpoint,
             request.method.decode(),
             unquote(path.decode("latin-1")),
@@ -370,6 +370,19 @@ class Connection(asyncio.Protocol):
         self._busy = True
         self._pages = (request, reply, chunked)
         self._stream()
+
+    def _partner_reply(self, request: Request, path: bytes) -> Answer | None:
+        if not path.startswith(b"/partner/"):
+            return None
+        return self._endpoint.partner.handle(
+            request.method.decode(),
+            path.decode("latin-1"),
+            request.authorization.decode("latin-1"),
+            request.content_type.decode("latin-1"),
+            request.body,
+            time.monotonic(),
+            time.time(),
+        )
 
     def _stream(self) -> None:
         """Write one page and come back for the next, so that others are served in between."""

@@ -183,7 +183,7 @@ class Sandbox:
 
     def stats(self) -> dict[str, Any]:
         """The counts of ``GET /stats``."""
-        return self._call(self._endpoint.ledger.stats)
+        return self._call(self._endpoint.stats)
 
     def control(self, **changes: Any) -> dict[str, Any]:
         """Change the options named and return all of them.

@@ -80,7 +80,7 @@ def test_a_new_app_without_a_token_is_told_where_it_goes(run, monkeypatch):
     )
     monkeypatch.setenv("DISPARO_TOKEN_ESCOLA", "sk_hidden-word")
     done = run("app", "show", "escola")
-    assert "set here" in done.out
+    assert "static, from the environment here" in done.out
     assert "hidden-word" not in done.out + done.err
 
 

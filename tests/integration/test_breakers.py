@@ -2,6 +2,7 @@
 
 import socket
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -219,3 +220,53 @@ def test_the_probe_of_one_stop_waits_for_another_that_holds_it(house: House) -> 
         assert stops.release_probes(session, db.now(session)) == []
         stops.resume(session, found, db.now(session), lane="marketing")
         assert len(stops.release_probes(session, db.now(session))) == 1
+
+
+# -- tokens -----------------------------------------------------------------------------------------------
+
+
+def test_a_token_that_is_replaced_in_the_middle_is_fetched_once_and_fails_no_message(house: House) -> None:
+    first, second = f"sk_{'1' * 32}", f"sk_{'2' * 32}"
+    house.sandbox.control(apps={"app-loja": first}, partners={"ana@example.com": "s3cret"}, latency_ms=20)
+    house.connections.environment.values.update(
+        DISPARO_PARTNER_EMAIL="ana@example.com", DISPARO_PARTNER_SECRET="s3cret"
+    )
+    app = house.app()
+    with house.connections.session() as session:
+        session.get_one(App, app.id).token_kind = "partner"
+    campaign = house.campaign(app, 120)
+    house.sender()
+    until(lambda: house.counts(campaign).get("accepted", 0) > 20, "the campaign to run")
+    house.sandbox.control(apps={"app-loja": second})
+    house.until_counts(campaign, accepted=120)
+    assert house.stops() == []
+    assert {row.attempts for row in house.rows()} == {1}
+    stats = house.sandbox.stats()
+    assert stats["accepted"] == stats["distinct"] == 120
+    assert stats["partner"]["logins"] == 1
+
+
+def test_a_token_file_that_changes_counts_without_a_stop_and_a_wrong_one_stops(
+    house: House, tmp_path: Path
+) -> None:
+    first, second = f"sk_{'1' * 32}", f"sk_{'2' * 32}"
+    path = tmp_path / "token"
+    path.write_text(first)
+    values = house.connections.environment.values
+    values.pop("DISPARO_TOKEN_LOJA", None)
+    values["DISPARO_TOKEN_LOJA_FILE"] = str(path)
+    house.sandbox.control(apps={"app-loja": first}, latency_ms=20)
+    app = house.app()
+    campaign = house.campaign(app, 120)
+    sender = house.sender()
+    until(lambda: house.counts(campaign).get("accepted", 0) > 20, "the campaign to run")
+    # The file first, as who is careful does.
+    path.write_text(second)
+    house.sandbox.control(apps={"app-loja": second})
+    house.until_counts(campaign, accepted=120)
+    assert house.stops() == []
+    path.write_text(first)
+    again = house.campaign(app, 80, name="again")
+    until(house.stops, "the app is stopped")
+    until(lambda: not house.counts(again).get("sending"), "nothing is under way")
+    assert 1 <= house.counts(again)["failed"] <= sender._threads

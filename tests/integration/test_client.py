@@ -16,7 +16,7 @@ from disparo import __version__
 from disparo.errors import SettingsError
 from disparo.gupshup import client as client_module
 from disparo.gupshup.answers import Failure, judge
-from disparo.gupshup.client import Client, endpoint
+from disparo.gupshup.client import Client, app_address, endpoint, partner_address
 from disparo.statuses import Verdict
 from tests.raw_server import TLS, Behaviour, Server, http, reset, say, tls_context
 
@@ -575,3 +575,33 @@ def test_the_endpoint_of_an_app(base_url: str, app_id: str, expected: str) -> No
 def test_an_endpoint_that_cannot_be_is_refused(base_url: str, app_id: str) -> None:
     with pytest.raises(SettingsError):
         endpoint(base_url, app_id)
+
+
+def test_a_question_is_asked_by_the_rules_of_a_message(serve, client):
+    server = serve(say(http(b'{"a":1}'), keep=True))
+    base = f"http://127.0.0.1:{server.port}"
+    posted = client.ask(
+        "POST", partner_address(base, "account/login"), None, {"email": "a@b", "password": "s&e c"}
+    )
+    got = client.ask("GET", app_address(base, "app-1", "token"), "Bearer word")
+    assert (posted.body, got.body) == (b'{"a":1}', b'{"a":1}')
+    post, get = server.requests
+    assert post.startswith(b"POST /partner/account/login HTTP/1.1\r\n")
+    assert b"\r\nContent-Type: application/x-www-form-urlencoded\r\n" in post
+    assert b"\r\nAuthorization:" not in post
+    assert post.endswith(b"\r\n\r\nemail=a%40b&password=s%26e+c")
+    assert get.startswith(b"GET /partner/app/app-1/token HTTP/1.1\r\n")
+    assert b"\r\nAuthorization: Bearer word\r\n" in get
+    assert b"\r\nContent-Type:" not in get
+    assert server.connections == 1
+
+
+def test_a_token_that_a_server_repeats_without_its_scheme_is_taken_out(serve, client):
+    server = serve(say(http(f'{{"message":"no {TOKEN}"}}'.encode(), "401 No"), keep=True))
+    assert client.post(server.url, f"Bearer {TOKEN}", BODY).body == b'{"message":"no [token]"}'
+    assert TOKEN.encode() not in client.ask("GET", server.url, f"Bearer {TOKEN}").body
+
+
+def test_a_question_to_an_address_that_is_none_is_a_sentence(client):
+    with pytest.raises(SettingsError, match="DISPARO_BASE_URL"):
+        client.ask("GET", "http://[broken/")
