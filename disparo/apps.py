@@ -251,7 +251,7 @@ def retry_failed_by(session: Session, app: App, ended: list[Stop], now: datetime
                 UPDATE messages SET status = 'pending', due_at = :now, released_at = NULL, failed_at = NULL,
                     code = NULL, reason = NULL, http_status = NULL
                 WHERE app_id = :app_id AND status = 'failed' AND code = :code AND failed_at >= :since
-                    AND (not_after IS NULL OR not_after > :now)
+                    AND (not_after IS NULL OR not_after > :now) AND moved_to IS NULL
                 RETURNING campaign_id"""),
             {"app_id": app.id, "code": one.code, "since": one.since, "now": now},
         ).scalars()

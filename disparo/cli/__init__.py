@@ -10,7 +10,20 @@ import sys
 
 import typer
 
-from disparo.cli import app, campaign, codes, db, demo, message, pix, reminder, sandbox, send, up
+from disparo.cli import (
+    app,
+    campaign,
+    campaign_control,
+    codes,
+    db,
+    demo,
+    message,
+    pix,
+    reminder,
+    sandbox,
+    send,
+    up,
+)
 from disparo.errors import DisparoError
 
 cli = typer.Typer(
@@ -27,6 +40,14 @@ cli.command("sandbox")(sandbox.sandbox)
 cli.command("send")(send.send)
 cli.command("codes")(codes.codes)
 cli.add_typer(app.cli, name="app", help="Senders: one WhatsApp number each.")
+for _verb in (
+    campaign_control.pause,
+    campaign_control.resume,
+    campaign_control.reschedule,
+    campaign_control.amend,
+    campaign_control.cancel,
+):
+    campaign.cli.command()(_verb)
 cli.add_typer(campaign.cli, name="campaign", help="One content for many recipients.")
 cli.add_typer(message.cli, name="message", help="Single messages, looked up.")
 cli.add_typer(reminder.cli, name="reminder", help="Abandoned carts.")

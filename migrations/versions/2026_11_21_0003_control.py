@@ -59,6 +59,10 @@ def upgrade() -> None:
         "messages", sa.Column("forgiven", sa.Integer(), server_default=sa.text("0"), nullable=False)
     )
     op.add_column("messages", sa.Column("version", sa.Integer(), nullable=True))
+    op.add_column("messages", sa.Column("moved_to", sa.BigInteger(), nullable=True))
+    op.create_check_constraint(
+        op.f("ck_messages_moved_to"), "messages", "moved_to IS NULL OR status NOT IN ('pending', 'sending')"
+    )
     op.create_table(
         "tokens",
         sa.Column("subject", sa.Text(), nullable=False),
@@ -105,6 +109,8 @@ def downgrade() -> None:
     op.execute("UPDATE installation SET oldest_code = '0001'")
     op.drop_table("notifications")
     op.drop_table("tokens")
+    op.drop_constraint(op.f("ck_messages_moved_to"), "messages", type_="check")
+    op.drop_column("messages", "moved_to")
     op.drop_column("messages", "version")
     op.drop_column("messages", "forgiven")
     op.drop_table("campaign_contents")
