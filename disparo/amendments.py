@@ -29,6 +29,17 @@ TOLD = 5
 #: What may still leave: what waits; what comes back from a worker; what a person may have sent again, being unknown
 #: or failed. What was accepted may be reported failed later: if somebody retries it then, it is checked by its worker.
 _MAY_LEAVE = (Status.PENDING, Status.SENDING, Status.UNKNOWN, Status.FAILED)
+# As there are indexes.
+_ENDS = text("""
+    SELECT min(least), max(greatest) FROM (
+        SELECT min(id), max(id) FROM messages WHERE campaign_id = :id AND status = 'pending'
+        UNION ALL
+        SELECT min(id), max(id) FROM messages WHERE campaign_id = :id AND status IN ('sending', 'unknown')
+        UNION ALL
+        SELECT min(id), max(id) FROM messages WHERE campaign_id = :id AND status = 'failed') AS ends (least, greatest)""")
+_NEXT = text("""
+    SELECT id FROM messages
+    WHERE id BETWEEN :next AND :last AND campaign_id = :campaign_id AND status = ANY(:statuses) ORDER BY id LIMIT 1""")
 
 
 @dataclass(slots=True)
@@ -42,8 +53,9 @@ class Amendment:
     file: CampaignFile
     message: Content
     envelope: Content
-    #: The id after the last one that was looked at.
-    next_id: int = 0
+    #: Ids of messages that are still to be checked.
+    next_id: int
+    last_id: int
     checked: int = 0
     unfit: int = 0
     #: Line and reason of the first ones that cannot be sent with it.
@@ -62,28 +74,28 @@ def begin(session: Session, campaign: Campaign, file: CampaignFile, file_name: s
     if campaign.content_digest == file.digest():
         return None
     message, envelope = compile_message(file.message)
-    return Amendment(campaign.id, campaign.version, campaign.total, file, message, envelope)
+    first, last = session.execute(_ENDS, {"id": campaign.id}).one()
+    return Amendment(
+        campaign.id, campaign.version, campaign.total, file, message, envelope, first or 1, last or 0
+    )
 
 
 def check_page(session: Session, amendment: Amendment) -> bool:
     """Check the next messages of the campaign that may still leave; whether there may be more."""
-    # A campaign's messages lie close together by id, and no index has all of them.
+    values = {"campaign_id": amendment.campaign_id, "statuses": list(_MAY_LEAVE)}
+    # Between those of a campaign may be millions of others.
     first = session.execute(
-        text("SELECT min(id) FROM messages WHERE id >= :next"), {"next": amendment.next_id}
-    ).scalar_one()
+        _NEXT, values | {"next": amendment.next_id, "last": amendment.last_id}
+    ).scalar_one_or_none()
     if first is None:
         return False
+    last = min(first + PAGE_IDS - 1, amendment.last_id)
     rows = session.execute(
         text("""
             SELECT id, line, recipient, CAST(params AS text) AS params FROM messages
             WHERE id BETWEEN :first AND :last AND campaign_id = :campaign_id AND status = ANY(:statuses)
             ORDER BY id"""),
-        {
-            "first": first,
-            "last": first + PAGE_IDS - 1,
-            "campaign_id": amendment.campaign_id,
-            "statuses": list(_MAY_LEAVE),
-        },
+        values | {"first": first, "last": last},
     ).all()
     for row in rows:
         try:
@@ -94,7 +106,7 @@ def check_page(session: Session, amendment: Amendment) -> bool:
             if len(amendment.told) < TOLD:
                 amendment.told.append(f"{f'line {row.line}' if row.line else f'message {row.id}'}: {err}")
     amendment.checked += len(rows)
-    amendment.next_id = first + PAGE_IDS
+    amendment.next_id = last + 1
     return True
 
 

@@ -104,8 +104,16 @@ def is_sending(session: Session, old: Campaign) -> bool:
     return bool(found.scalar_one())
 
 
-def probe(session: Session, old: Campaign, states: list[str], file: CampaignFile, now: datetime) -> list[str]:
-    """The columns of the first messages that would move; one of them at least can be sent.
+def columns(session: Session, old: Campaign) -> list[str]:
+    """The columns of its messages, as one of them has them: all are of one list."""
+    params = session.execute(
+        text("SELECT CAST(params AS text) FROM messages WHERE campaign_id = :old LIMIT 1"), {"old": old.id}
+    ).scalar()
+    return list(orjson.loads(params or "{}"))
+
+
+def probe(session: Session, old: Campaign, states: list[str], file: CampaignFile, now: datetime) -> None:
+    """Return when one of the first messages that would move can be sent.
 
     Raises:
       InputError: There are none, or none of the first can be sent with the new content; tells of the first.
@@ -116,16 +124,17 @@ def probe(session: Session, old: Campaign, states: list[str], file: CampaignFile
     ).all()
     if not rows:
         raise InputError(f"{old.name} has no message that is {' or '.join(states)} and may be sent again")
-    mover = _Mover(file, old, now)
-    found = [mover.refusal(row) for row in rows]
-    if all(found):
-        first = found[0]
-        assert first is not None  # noqa: S101 - for the type checker
-        raise InputError(
-            f"none of the {'first ' if len(rows) == PROBED else ''}{len(rows):,} messages of {old.name} can be sent "
-            f"with the new content; line {first.line}: {first.explanation}"
-        )
-    return list(orjson.loads(rows[0].params or "{}"))
+    mover, first = _Mover(file, old, now, []), None
+    for row in rows:
+        refusal = mover.refusal(row)
+        if refusal is None:
+            return
+        first = first or refusal
+    assert first is not None  # noqa: S101 - for the type checker
+    raise InputError(
+        f"none of the {'first ' if len(rows) == PROBED else ''}{len(rows):,} messages of {old.name} can be sent "
+        f"with the new content; line {first.line}: {first.explanation}"
+    )
 
 
 def count(session: Session, old: Campaign, states: list[str]) -> tuple[int, int]:
@@ -158,7 +167,7 @@ def load(
       ConflictError: The new campaign was cancelled or another process imports it; the old one goes on, or a
         worker has messages of it still.
     """
-    total, mover = Loaded(), _Mover(file, old, now)
+    total, mover = Loaded(), _Mover(file, old, now, columns(session, old))
     # What comes later is of other campaigns, or this one's own.
     end = session.execute(text("SELECT max(id) FROM messages")).scalar_one() or 0
     session.commit()
@@ -166,9 +175,11 @@ def load(
         hold(session, campaign, loaded)
         _hold_source(session, old)
         first = session.execute(
-            text("SELECT min(id) FROM messages WHERE id >= :next AND id <= :end"),
-            {"next": loaded.next_line, "end": end},
-        ).scalar_one()
+            text(
+                f"SELECT m.id FROM messages m WHERE m.id BETWEEN :next AND :end AND {_WANTED} ORDER BY m.id LIMIT 1"
+            ),
+            {"next": loaded.next_line, "end": end, "old": old.id, "states": states},
+        ).scalar_one_or_none()
         if first is None:
             break
         rows = session.execute(
@@ -202,11 +213,12 @@ def _hold_source(session: Session, old: Campaign) -> None:
 class _Mover:
     """Says of messages of the old campaign whether the new one can send them, and as what."""
 
-    def __init__(self, file: CampaignFile, old: Campaign, now: datetime) -> None:
+    def __init__(self, file: CampaignFile, old: Campaign, now: datetime, columns: list[str]) -> None:
         self._message, self._envelope = compile_message(file.message)
         self._raw, self._dedupe, self._needs_key = file.raw, file.effective_dedupe, file.dedupe == "key"
         # Amended since, it still is the deadline that rows got by their campaign, or an earlier one.
         self._not_after, self._keyed, self._now = old.not_after, old.dedupe == "key", now
+        self._columns = columns
 
     def dedupe_key(self, row: Row[Any]) -> str | None:
         # The key itself stays with the old message; by it, this one is still compared.
@@ -220,24 +232,28 @@ class _Mover:
         return own
 
     def refusal(self, row: Row[Any]) -> Reject | None:
-        line, params = row.line or row.id, orjson.loads(row.params or "{}")
-        raw = [str(value) for value in params.values()]
         own = self.not_after(row)
         if own is not None and own <= self._now:
-            return Reject(line, "bad_value", "its own not_after has passed", raw)
+            return self.reject(row, "bad_value", "its own not_after has passed")
         if self._needs_key and self.dedupe_key(row) is None:
-            return Reject(line, "no_key", "it has no key", raw)
+            return self.reject(row, "no_key", "it has no key")
         try:
-            check(self._message, self._envelope, params, row.recipient, raw=self._raw)
+            check(self._message, self._envelope, _params(row), row.recipient, raw=self._raw)
         except PayloadError as err:
-            return Reject(line, "payload", str(err), raw)
+            return self.reject(row, "payload", str(err))
         except InputError as err:
-            return Reject(line, "bad_value", str(err), raw)
+            return self.reject(row, "bad_value", str(err))
         return None
 
-    def duplicate(self, row: Row[Any], of: int | None) -> Reject:
-        raw = [str(value) for value in orjson.loads(row.params or "{}").values()]
-        return Reject(row.line or row.id, "duplicate", f"duplicate of line {of}", raw)
+    def reject(self, row: Row[Any], reason: str, explanation: str) -> Reject:
+        params = _params(row)
+        raw = [str(params.get(name, "")) for name in self._columns]
+        return Reject(row.line or row.id, reason, explanation, raw)
+
+
+def _params(row: Row[Any]) -> dict[str, Any]:
+    params: dict[str, Any] = orjson.loads(row.params or "{}")
+    return params
 
 
 def _move(
@@ -261,7 +277,7 @@ def _move(
         if refusal := mover.refusal(row):
             rejects.append(refusal)
         elif key is not None and key in there:
-            rejects.append(mover.duplicate(row, there[key]))
+            rejects.append(mover.reject(row, "duplicate", f"duplicate of line {there[key]}"))
         else:
             moved.append((row.id, key, mover.not_after(row)))
             if key is not None:

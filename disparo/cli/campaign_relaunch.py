@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from disparo.cli.campaign import Prepared, ask_for, launched, told_page
+from disparo.cli.campaign_launch import Prepared, ask_for, launched, told_page
 from disparo.cli.output import FAILED, counted, note
 
 if TYPE_CHECKING:
@@ -51,8 +51,10 @@ def relaunch(
             time.sleep(0.2)
         unfinished = campaigns.unfinished(session, parsed.name)
         fit, unsure = relaunches.count(session, old, states)
+        header = relaunches.columns(session, old)
         # Of one that goes on, nothing may be left to move.
-        header = [] if unfinished else relaunches.probe(session, old, states, parsed, prepared.now)
+        if not unfinished:
+            relaunches.probe(session, old, states, parsed, prepared.now)
         session.commit()
         connections.limiter.was_emptied()
         if not unfinished:
