@@ -480,8 +480,9 @@ _DONE = """NOT EXISTS (SELECT 1 FROM messages m WHERE m.campaign_id = c.id AND m
 def finish_done(session: Session, now: datetime) -> list[str]:
     """Close running campaigns of which nothing is pending, sending or undecided; their names.
 
-    Never under somebody who changes its messages just then, as a retry does: that writes counter deltas, which
-    refer to the campaign's row, so that either the campaign is passed over here, or they wait and find it finished.
+    Never under somebody who changes its messages just then: that writes counter deltas, which refer to the
+    campaign's row, so that it is passed over here. Who puts messages back (a retry) locks the row first (`get`), or
+    opens a finished campaign again after the deltas: before them, it may be closed in between.
     """
     seen = session.execute(
         text(f"SELECT c.id FROM campaigns c WHERE c.state = 'running' AND {_DONE} FOR UPDATE SKIP LOCKED")

@@ -227,7 +227,8 @@ def note(loaded: Import, page: Loaded, next_line: int) -> None:
 def hold(session: Session, campaign: Campaign, loaded: Import) -> None:
     """Keep cancellation and other imports of the campaign out until the page is committed."""
     reached = loaded.next_line
-    session.refresh(campaign, with_for_update=True)
+    # Not against what refers to its row: who changes its messages has them locked and may need that.
+    session.refresh(campaign, with_for_update={"key_share": True})
     if campaign.state != CampaignState.IMPORTING:
         raise ConflictError(f"{campaign.name} is {campaign.state} by now; the import ends here")
     session.refresh(loaded)

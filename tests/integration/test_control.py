@@ -7,13 +7,13 @@ import pytest
 from sqlalchemy import Engine, select, text
 from sqlalchemy.orm import Session
 
-from disparo import batches, campaigns, counters
+from disparo import batches, campaigns, counters, recipients
 from disparo.batches import Job, Outcome
 from disparo.errors import ConflictError, InputError
 from disparo.models import Action, App, Campaign, Message, Notification
 from disparo.statuses import CampaignState, Status
 from tests.factories.app import make_app
-from tests.factories.campaign import make_campaign, recount
+from tests.factories.campaign import make_campaign, make_import, recount
 from tests.factories.message import make_messages
 from tests.racing import meet
 
@@ -311,6 +311,19 @@ def test_a_reschedule_that_meets_the_start_says_that_it_runs(
     assert started == ["black-friday"]
     assert "is running" in str(refused)
     assert state(session, campaign) == "running"
+
+
+def test_an_import_does_not_keep_out_who_settles_its_rows(
+    engine: Engine, session: Session, app: App, now: datetime
+) -> None:
+    """Else the two could wait for each other, where a move needs the rows of another campaign."""
+    campaign = make_campaign(session, app, 3, state="importing", not_after=now)
+    loaded = make_import(session, campaign)
+    session.commit()
+    with Session(engine) as other, other.begin():
+        recipients.hold(session, campaign, loaded)
+        other.execute(text("SET LOCAL lock_timeout = '1s'"))
+        assert campaigns.expire(other, now) == 3
 
 
 # -- not_after --------------------------------------------------------------------------------------------
