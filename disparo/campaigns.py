@@ -44,6 +44,13 @@ RESENT_BY_ITSELF = f"""(c.on_unknown = 'resend' AND c.state = 'running'
     AND coalesce(m.accepted_at, m.enqueued_at, m.sent_at, m.delivered_at, m.read_at) IS NULL)"""
 
 
+#: SQL: the ``first`` messages of campaign ``c`` were released (`disparo.batches.release`), and each has its outcome.
+FIRST_SETTLED = """(c.first <= (SELECT coalesce(sum(b.size), 0) FROM batches b WHERE b.campaign_id = c.id)
+    AND NOT EXISTS (
+        SELECT 1 FROM messages m WHERE m.campaign_id = c.id AND m.status = 'pending' AND m.id <= c.released_to)
+    AND NOT EXISTS (SELECT 1 FROM messages m WHERE m.campaign_id = c.id AND m.status = 'sending'))"""
+
+
 class CampaignFile(BaseModel):
     """A campaign file, checked. All but name, app and message may be left out."""
 
@@ -275,7 +282,7 @@ def launch(
     Raises:
       ConflictError: It is no longer being imported: launched by another process, or cancelled.
     """
-    session.refresh(campaign, with_for_update=True)
+    session.refresh(campaign, with_for_update={"key_share": True})
     _refuse_launched(campaign)
     campaign.total = session.execute(
         select(func.count()).select_from(Message).where(Message.campaign_id == campaign.id)
@@ -345,6 +352,11 @@ def resume(
 
 def _go_on(session: Session, campaign: Campaign, state: CampaignState) -> None:
     campaign.state, campaign.pause_reason = state, None
+    if campaign.first is not None:
+        settled = text(f"SELECT {FIRST_SETTLED} FROM campaigns c WHERE c.id = :id")
+        # It was paused for another reason just then: whoever lets it go on has seen them.
+        if session.execute(settled, {"id": campaign.id}).scalar_one():
+            campaign.first = None
     campaign.stop_if_from = answered(counters.counts(session, [campaign.id])[campaign.id])
 
 

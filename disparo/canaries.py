@@ -60,16 +60,11 @@ def _lock(session: Session, campaign: Campaign) -> bool:
 def _pause_after_first(session: Session) -> list[tuple[str, str]]:
     """`disparo.batches.release` lets no more than ``first`` leave; this pauses when each of them has its outcome."""
     ids = session.execute(
-        text("""
-            SELECT c.id FROM campaigns c WHERE c.state = 'running' AND c.first IS NOT NULL
-                AND (SELECT coalesce(sum(b.size), 0) FROM batches b WHERE b.campaign_id = c.id) >= c.first
-                AND EXISTS (
-                    SELECT 1 FROM messages m
-                    WHERE m.campaign_id = c.id AND m.status = 'pending' AND m.id > c.released_to)
-                AND NOT EXISTS (
-                    SELECT 1 FROM messages m
-                    WHERE m.campaign_id = c.id AND m.status = 'pending' AND m.id <= c.released_to)
-                AND NOT EXISTS (SELECT 1 FROM messages m WHERE m.campaign_id = c.id AND m.status = 'sending')
+        text(f"""
+            SELECT c.id FROM campaigns c
+            WHERE c.state = 'running' AND c.first IS NOT NULL AND {campaigns.FIRST_SETTLED} AND EXISTS (
+                SELECT 1 FROM messages m
+                WHERE m.campaign_id = c.id AND m.status = 'pending' AND m.id > c.released_to)
             ORDER BY c.id FOR NO KEY UPDATE OF c SKIP LOCKED""")
     ).scalars()
     paused = []

@@ -155,7 +155,7 @@ def _ended(found: dict[str, Any], fail_over: float | None) -> int | None:
             fenced = stop["scope"] == "app" and stop["key"] == "database"
             again = "" if fenced else f"`disparo app resume {found['app']}` lets it go on"
             note(f"{stop['hint']} {again}".strip())
-        if found["state"] == "paused":
+        if found["state"] == "paused" and "campaign resume" not in (found["pause_reason"] or ""):
             note(f"`disparo campaign resume {found['name']}` lets it go on")
         return NEEDS_A_PERSON
     return None

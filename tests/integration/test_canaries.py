@@ -136,6 +136,18 @@ def test_a_pause_in_the_middle_of_the_first_keeps_the_limit(
     assert canaries.pause_due(session) != []
 
 
+def test_a_pause_for_another_reason_when_the_first_are_settled_is_the_last_one(
+    session: Session, app: App, now: datetime
+) -> None:
+    campaign = make_campaign(session, app, 20, first=6, stop_if={"failed": 0.5, "after": 5})
+    assert send(session, now, Status.FAILED) == 6
+    [(_, reason)] = canaries.pause_due(session)
+    assert "6 of 6 messages answered are failed" in reason
+    campaigns.resume(session, campaign, now)
+    assert canaries.pause_due(session) == []
+    assert send(session, now) == 14
+
+
 def test_rows_that_expired_or_were_cancelled_before_their_turn_are_not_among_the_first(
     session: Session, app: App, now: datetime
 ) -> None:
