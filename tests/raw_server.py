@@ -69,10 +69,7 @@ class Server:
     def met(self, connections: int) -> bool:
         """Whether that many connections came: the kernel completes one before this server has taken it."""
         with self._lock:
-            return (
-                self._lock.wait_for(lambda: self.connections >= connections, 10)
-                and self.connections == connections
-            )
+            return self._lock.wait_for(lambda: self.connections >= connections, 10) and self.connections == connections
 
     def _accept(self) -> None:
         while True:
