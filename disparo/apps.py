@@ -11,8 +11,6 @@ from sqlalchemy.orm import Session
 from disparo import tokens
 from disparo import windows as send_windows
 from disparo.actions import history
-from disparo.actions import operator as operator
-from disparo.actions import record_action as record_action
 from disparo.errors import InputError, NotFoundError
 from disparo.models import App, Stop
 from disparo.settings import APP_NAME, checked_base_url, token_variable

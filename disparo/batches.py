@@ -184,17 +184,20 @@ def _due(
 def _next(
     session: Session, app_id: int, lane: Lane, now: datetime, room: int, size: int, shut: list[int]
 ) -> list[Job]:
-    """The next rows of running campaigns, a batch from each in turn."""
+    """The next rows of running campaigns, a batch from each in turn; of a canary no more than its first."""
     campaigns = session.execute(
         text(f"""
-            SELECT c.id, c.released_to FROM campaigns c
+            SELECT c.id, c.released_to, CASE WHEN c.first IS NOT NULL THEN
+                c.first - (SELECT coalesce(sum(b.size), 0) FROM batches b WHERE b.campaign_id = c.id) END
+            FROM campaigns c
             WHERE c.app_id = :app_id AND c.lane = :lane AND c.state = 'running' AND c.id <> ALL(:shut)
                 AND {_CAMPAIGN_MAY_GO}
             ORDER BY (SELECT coalesce(sum(b.size), 0) FROM batches b
                       WHERE b.campaign_id = c.id AND b.state = 'released') / c.weight, c.id"""),
         {"app_id": app_id, "lane": lane, "shut": shut},
     ).all()
-    released_to: dict[int, int] = dict(campaigns)
+    released_to: dict[int, int] = {campaign_id: cursor for campaign_id, cursor, _ in campaigns}
+    allowed = {campaign_id: max(0, int(n)) for campaign_id, _, n in campaigns if n is not None}
     jobs: list[Job] = []
     while released_to and room > 0:
         for campaign_id in list(released_to):
@@ -206,7 +209,11 @@ def _next(
                         SELECT id FROM messages
                         WHERE campaign_id = :id AND id > :cursor AND status = 'pending' AND due_at IS NULL
                         ORDER BY id LIMIT :size) AS rows"""),
-                {"id": campaign_id, "cursor": released_to[campaign_id], "size": min(size, room)},
+                {
+                    "id": campaign_id,
+                    "cursor": released_to[campaign_id],
+                    "size": min(size, room, allowed.get(campaign_id, room)),
+                },
             ).one()
             if not n:
                 del released_to[campaign_id]
@@ -219,6 +226,8 @@ def _next(
                 {"id": campaign_id, "app_id": app_id, "first": first, "last": last, "n": n, "now": now},
             ).scalar_one()
             released_to[campaign_id] = last
+            if campaign_id in allowed:
+                allowed[campaign_id] -= n
             room -= n
             jobs.append(Job(app_id, lane, batch_id=batch_id, size=n))
     return jobs
@@ -269,7 +278,8 @@ def _claim_statement(which: str) -> TextClause:
             FROM messages m LEFT JOIN campaigns c ON c.id = m.campaign_id
             WHERE (SELECT held FROM claiming) AND {which} AND m.app_id = :app_id AND m.status = 'pending'
                 AND (m.due_at IS NULL OR m.due_at <= :now) AND (m.not_after IS NULL OR m.not_after > :now)
-                AND (c.id IS NULL OR c.state = 'running') AND {_MESSAGE_MAY_GO}
+                AND (c.id IS NULL OR (c.state = 'running' AND (c.not_after IS NULL OR c.not_after > :now)))
+                AND {_MESSAGE_MAY_GO}
             ORDER BY m.id LIMIT :limit FOR UPDATE OF m SKIP LOCKED),
         claimed AS (
             UPDATE messages m SET status = 'sending', claimed_by = :owner, claimed_at = :now, claims = claims + 1,

@@ -1,4 +1,4 @@
-"""Campaigns: what a campaign file says, create, launch, pause, resume, cancel, finish, progress."""
+"""Campaigns: what a campaign file says, create, launch, pause, resume, reschedule, cancel, finish, progress."""
 
 import hashlib
 import json
@@ -12,15 +12,19 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
-from disparo import apps, counters, windows
+from disparo import actions, apps, counters, notifications, windows
 from disparo.actions import history
 from disparo.errors import ConflictError, InputError, NotFoundError
 from disparo.models import App, Campaign, Import, Message, Stop, Worker
 from disparo.rendering import Content, compile_content
 from disparo.statuses import CampaignState, Lane, LimitedBy, Status
+from disparo.stop_rules import BY_LANE, StopIf, answered
 from disparo.whatsapp import payloads
 
 _NAME = re.compile(r"[\w][\w .,@+-]{0,99}")
+
+#: Settings of a campaign file that have no column of their own.
+OPTIONS = frozenset({"columns", "normalise", "raw", "numbers"})
 
 #: A worker that was not seen for so long is not counted on.
 WORKER_SILENT_SECONDS = 3.0
@@ -41,6 +45,13 @@ RESENT_BY_ITSELF = f"""(c.on_unknown = 'resend' AND c.state = 'running'
     AND coalesce(m.accepted_at, m.enqueued_at, m.sent_at, m.delivered_at, m.read_at) IS NULL)"""
 
 
+#: SQL: the ``first`` messages of campaign ``c`` were released (`disparo.batches.release`), and each has its outcome.
+FIRST_SETTLED = """(c.first <= (SELECT coalesce(sum(b.size), 0) FROM batches b WHERE b.campaign_id = c.id)
+    AND NOT EXISTS (
+        SELECT 1 FROM messages m WHERE m.campaign_id = c.id AND m.status = 'pending' AND m.id <= c.released_to)
+    AND NOT EXISTS (SELECT 1 FROM messages m WHERE m.campaign_id = c.id AND m.status = 'sending'))"""
+
+
 class CampaignFile(BaseModel):
     """A campaign file, checked. All but name, app and message may be left out."""
 
@@ -59,7 +70,8 @@ class CampaignFile(BaseModel):
     weight: int = Field(default=1, ge=1, le=1000)
     max_per_second: float | None = Field(default=None, gt=0, strict=False)
     on_unknown: Literal["hold", "resend"] = "hold"
-    stop_if: dict[str, Any] | None = None
+    #: None: what holds for the lane.
+    stop_if: StopIf | Literal["off"] | None = None
     normalise: bool = False
     fallback: dict[str, Any] | None = None
     #: Send the message without checking it: for types that are newer than this version.
@@ -80,6 +92,14 @@ class CampaignFile(BaseModel):
     def _window(cls, value: str | None) -> str | None:
         return None if value is None else str(windows.parse(value))
 
+    @field_validator("stop_if", mode="before")
+    @classmethod
+    def _stop_if(cls, value: object) -> object:
+        # YAML's older rules read `off` as false, and people write either.
+        if value is False or value == "off":
+            return "off"
+        return value if value is None or isinstance(value, StopIf) else StopIf.parse(value)
+
     @model_validator(mode="after")
     def _payments_wait(self) -> Self:
         # A payment asked for twice may be paid twice, so nothing resends one by itself.
@@ -95,11 +115,15 @@ class CampaignFile(BaseModel):
         return "recipient" if self.lane is Lane.MARKETING else "key"
 
     @property
+    def effective_stop_if(self) -> dict[str, Any] | None:
+        """When it pauses by itself, as it is stored; marketing does unless the file says ``off``."""
+        rule = BY_LANE.get(self.lane) if self.stop_if is None else self.stop_if
+        return rule.model_dump(exclude_none=True) if isinstance(rule, StopIf) else None
+
+    @property
     def without_effect(self) -> list[str]:
         """Settings that the file gives and that this version keeps without acting on them."""
-        return [
-            name for name in ("max_per_second", "stop_if", "fallback", "normalise") if getattr(self, name)
-        ]
+        return [name for name in ("max_per_second", "fallback", "normalise") if getattr(self, name)]
 
     def digest(self) -> str:
         """sha256 of what the file means."""
@@ -166,9 +190,13 @@ def create(
     now: datetime,
     launch_at: datetime | None = None,
     not_after: datetime | None = None,
+    first: int | None = None,
     by: str | None = None,
 ) -> tuple[Campaign, Import]:
     """The campaign of that name and its import, made new or found unfinished, to be loaded from ``next_line``.
+
+    Args:
+      first: It pauses by itself when so many have left (`disparo.canaries`).
 
     Raises:
       ConflictError: It was launched already, or its unfinished import is of another file or content.
@@ -181,7 +209,7 @@ def create(
     if campaign is not None:
         found = _unfinished(session, campaign, file, audience_digest)
         # Nothing of it has left yet, so what was said last holds.
-        campaign.launch_at, campaign.not_after = launch_at, not_after
+        campaign.launch_at, campaign.not_after, campaign.first = launch_at, not_after, first
         session.flush()
         return campaign, found
     _, message = payloads.split(file.message)
@@ -198,12 +226,13 @@ def create(
         weight=file.weight,
         max_per_second=file.max_per_second,
         on_unknown=file.on_unknown,
-        stop_if=file.stop_if,
+        stop_if=file.effective_stop_if,
         fallback=file.fallback,
-        options=file.model_dump(mode="json", include={"columns", "normalise", "raw", "numbers"}),
+        options=file.model_dump(mode="json", include=set(OPTIONS)),
         launch_at=launch_at,
         not_after=not_after,
-        created_by=by or apps.operator(),
+        first=first,
+        created_by=by or actions.operator(),
         created_at=now,
     )
     session.add(campaign)
@@ -225,6 +254,12 @@ def refuse_launched(session: Session, name: str) -> None:
         _refuse_launched(campaign)
 
 
+def unfinished(session: Session, name: str) -> bool:
+    """Whether a campaign of that name is being imported."""
+    found = select(Campaign.id).where(Campaign.name == name, Campaign.state == CampaignState.IMPORTING)
+    return session.scalars(found).first() is not None
+
+
 def _refuse_launched(campaign: Campaign) -> None:
     if campaign.state == CampaignState.IMPORTING:
         return
@@ -243,20 +278,24 @@ def _unfinished(session: Session, campaign: Campaign, file: CampaignFile, audien
     _refuse_launched(campaign)
     found = session.scalars(select(Import).where(Import.campaign_id == campaign.id)).one()
     if campaign.content_digest != file.digest() or found.digest != audience_digest:
+        # Of messages of another campaign it counts ids, which say nothing to people.
+        reached = "" if found.file_name.startswith("campaign ") else f" (up to line {found.next_line})"
         raise ConflictError(
-            f"{campaign.name} has an unfinished import of {found.file_name} (up to line {found.next_line}) with "
-            f"another content or file; launch it with those, or `disparo campaign cancel {campaign.name}`"
+            f"{campaign.name} has an unfinished import of {found.file_name}{reached} with "
+            f"another content or list; launch it with those, or `disparo campaign cancel {campaign.name}`"
         )
     return found
 
 
-def launch(session: Session, campaign: Campaign, now: datetime, *, by: str | None = None) -> None:
+def launch(
+    session: Session, campaign: Campaign, now: datetime, *, by: str | None = None, why: str | None = None
+) -> None:
     """Freeze the audience and let it go: at once, or at ``launch_at``.
 
     Raises:
       ConflictError: It is no longer being imported: launched by another process, or cancelled.
     """
-    session.refresh(campaign, with_for_update=True)
+    session.refresh(campaign, with_for_update={"key_share": True})
     _refuse_launched(campaign)
     campaign.total = session.execute(
         select(func.count()).select_from(Message).where(Message.campaign_id == campaign.id)
@@ -264,8 +303,11 @@ def launch(session: Session, campaign: Campaign, now: datetime, *, by: str | Non
     later = campaign.launch_at is not None and campaign.launch_at > now
     campaign.state = CampaignState.SCHEDULED if later else CampaignState.RUNNING
     campaign.launched_at = now
+    if campaign.first is not None and campaign.first >= campaign.total:
+        campaign.first = None
     counters.add_deltas(session, [(campaign.id, Status.PENDING, campaign.total)])
-    apps.record_action(session, "launch", f"campaign:{campaign.name}", actor=by, messages=campaign.total)
+    first = {} if campaign.first is None else {"first": campaign.first}
+    _record(session, "launch", campaign, by, why, messages=campaign.total, **first)
     session.flush()
 
 
@@ -276,7 +318,10 @@ def get(session: Session, name: str, *, lock: bool = False) -> Campaign:
       NotFoundError: There is none; says which came last.
     """
     query = select(Campaign).where(Campaign.name == name)
-    campaign = session.scalars(query.with_for_update() if lock else query).one_or_none()
+    if lock:
+        # What workers record of its messages (they refer to this row) does not wait for it, nor it for them.
+        query = query.with_for_update(key_share=True).execution_options(populate_existing=True)
+    campaign = session.scalars(query).one_or_none()
     if campaign is None:
         known = ", ".join(session.scalars(select(Campaign.name).order_by(Campaign.id.desc()).limit(5)))
         raise NotFoundError(
@@ -288,7 +333,7 @@ def get(session: Session, name: str, *, lock: bool = False) -> Campaign:
 def pause(
     session: Session, campaign: Campaign, *, reason: str = "paused by an operator", by: str | None = None
 ) -> None:
-    """Let nothing more of it leave; what is written already comes to its outcome."""
+    """Let nothing more of it leave; what is written already comes to its outcome. The caller has it locked."""
     if campaign.state == CampaignState.PAUSED:
         return
     if campaign.state not in (CampaignState.RUNNING, CampaignState.SCHEDULED):
@@ -296,25 +341,82 @@ def pause(
             f"{campaign.name} is {campaign.state}; only a running or scheduled campaign can be paused"
         )
     campaign.state, campaign.pause_reason = CampaignState.PAUSED, reason
-    apps.record_action(session, "pause", f"campaign:{campaign.name}", actor=by, why=reason)
+    _record(session, "pause", campaign, by, reason)
+    _tell(session, "paused", campaign, f"{campaign.name} is paused: {reason}", reason=reason)
+    session.flush()
 
 
-def resume(session: Session, campaign: Campaign, now: datetime, *, by: str | None = None) -> None:
-    """Go on exactly where it stopped."""
+def resume(
+    session: Session, campaign: Campaign, now: datetime, *, by: str | None = None, why: str | None = None
+) -> None:
+    """Go on exactly where it stopped; when it was to begin later, then. The caller has it locked.
+
+    ``stop_if`` looks only at what comes after: a person has seen what was before.
+    """
     if campaign.state in (CampaignState.RUNNING, CampaignState.SCHEDULED):
         return
     if campaign.state != CampaignState.PAUSED:
         raise ConflictError(f"{campaign.name} is {campaign.state}; only a paused campaign can be resumed")
     later = campaign.launch_at is not None and campaign.launch_at > now
-    campaign.state, campaign.pause_reason = (
-        (CampaignState.SCHEDULED if later else CampaignState.RUNNING),
-        None,
-    )
-    apps.record_action(session, "resume", f"campaign:{campaign.name}", actor=by)
+    _go_on(session, campaign, CampaignState.SCHEDULED if later else CampaignState.RUNNING)
+    _record(session, "resume", campaign, by, why)
+    session.flush()
 
 
-def cancel(session: Session, campaign: Campaign, now: datetime, *, by: str | None = None) -> None:
-    """Let nothing more of it leave, for good. `cancel_rest` then settles the rows, in pages."""
+def _go_on(session: Session, campaign: Campaign, state: CampaignState) -> None:
+    campaign.state, campaign.pause_reason = state, None
+    if campaign.first is not None:
+        settled = text(f"SELECT {FIRST_SETTLED} FROM campaigns c WHERE c.id = :id")
+        # It was paused for another reason just then: whoever lets it go on has seen them.
+        if session.execute(settled, {"id": campaign.id}).scalar_one():
+            campaign.first = None
+    campaign.stop_if_from = answered(counters.counts(session, [campaign.id])[campaign.id])
+
+
+def reschedule(
+    session: Session,
+    campaign: Campaign,
+    at: datetime,
+    now: datetime,
+    *,
+    by: str | None = None,
+    why: str | None = None,
+) -> None:
+    """Let a scheduled campaign begin, or a paused one go on, by itself at ``at``. The caller has it locked.
+
+    Raises:
+      ConflictError: It is neither.
+      InputError: ``at`` has passed, or lies after the campaign's ``not_after``.
+    """
+    name = campaign.name
+    if campaign.state == CampaignState.RUNNING:
+        raise ConflictError(f"{name} is running; `disparo campaign pause {name}` first, then reschedule it")
+    if campaign.state not in (CampaignState.SCHEDULED, CampaignState.PAUSED):
+        raise ConflictError(
+            f"{name} is {campaign.state}; only a scheduled or paused campaign can be rescheduled"
+        )
+    if at <= now:
+        raise InputError(f"{name} can only be rescheduled to an instant that is to come")
+    if campaign.not_after is not None and at >= campaign.not_after:
+        raise InputError(
+            f"{name} may not leave after {campaign.not_after.astimezone(UTC):%Y-%m-%d %H:%M} UTC (its not_after); "
+            "give an earlier instant"
+        )
+    was, before = campaign.state, campaign.launch_at
+    campaign.launch_at = at
+    if was == CampaignState.PAUSED:
+        _go_on(session, campaign, CampaignState.SCHEDULED)
+    _record(
+        session, "reschedule", campaign, by, why,
+        at=at.isoformat(), before=before.isoformat() if before else None, state=was,
+    )  # fmt: skip
+    session.flush()
+
+
+def cancel(
+    session: Session, campaign: Campaign, now: datetime, *, by: str | None = None, why: str | None = None
+) -> None:
+    """Let nothing more of it leave, for good. `cancel_rest` then settles the rows. The caller has it locked."""
     if campaign.state in (CampaignState.FINISHED, CampaignState.CANCELLED):
         raise ConflictError(f"{campaign.name} is {campaign.state} already")
     if campaign.state == CampaignState.IMPORTING:
@@ -324,9 +426,23 @@ def cancel(session: Session, campaign: Campaign, now: datetime, *, by: str | Non
         ).scalar_one()
         campaign.total = n
         counters.add_deltas(session, [(campaign.id, Status.PENDING, n)])
-    campaign.state, campaign.finished_at = CampaignState.CANCELLED, now
-    apps.record_action(session, "cancel", f"campaign:{campaign.name}", actor=by)
+    was = campaign.state
+    campaign.state, campaign.finished_at, campaign.pause_reason = CampaignState.CANCELLED, now, None
+    by = by or actions.operator()
+    _record(session, "cancel", campaign, by, why, state=was)
+    sentence = f"{campaign.name} was cancelled by {by}" + (f": {why}" if why else "")
+    _tell(session, "cancelled", campaign, sentence, by=by, why=why)
     session.flush()
+
+
+def _record(
+    session: Session, verb: str, campaign: Campaign, by: str | None, why: str | None, **details: Any
+) -> None:
+    actions.record_action(session, verb, f"campaign:{campaign.name}", actor=by, why=why, **details)
+
+
+def _tell(session: Session, what: str, campaign: Campaign, sentence: str, **details: Any) -> None:
+    notifications.add(session, f"campaign_{what}", f"campaign:{campaign.name}", sentence, **details)
 
 
 def cancel_rest(session: Session, now: datetime, *, page: int = 5_000) -> int:
@@ -343,16 +459,24 @@ def cancel_rest(session: Session, now: datetime, *, page: int = 5_000) -> int:
 
 
 def expire(session: Session, now: datetime, *, page: int = 5_000) -> int:
-    """Settle a page of rows whose ``not_after`` has passed before they left; how many."""
-    rows = session.execute(
-        text("""
-            UPDATE messages SET status = 'expired', settled_at = :now WHERE id IN (
-                SELECT id FROM messages WHERE status = 'pending' AND not_after <= :now
-                LIMIT :page FOR UPDATE SKIP LOCKED)
-            RETURNING campaign_id"""),
-        {"now": now, "page": page},
-    ).scalars()
-    return _settled(session, rows.all(), Status.EXPIRED)
+    """Settle a page of rows whose ``not_after``, or their campaign's, has passed before they left; how many."""
+    # Brought forward by an amendment, a campaign's own comes before those that its rows were made with.
+    rows = [
+        campaign_id
+        for late in (
+            "SELECT id FROM messages WHERE status = 'pending' AND not_after <= :now LIMIT :page FOR UPDATE SKIP LOCKED",
+            """SELECT m.id FROM campaigns c JOIN messages m ON m.campaign_id = c.id AND m.status = 'pending'
+               WHERE c.state IN ('scheduled', 'running', 'paused') AND c.not_after <= :now
+               LIMIT :page FOR UPDATE OF m SKIP LOCKED""",
+        )
+        for campaign_id in session.execute(
+            text(f"""
+                UPDATE messages SET status = 'expired', settled_at = :now WHERE id IN ({late})
+                RETURNING campaign_id"""),
+            {"now": now, "page": page},
+        ).scalars()
+    ]
+    return _settled(session, rows, Status.EXPIRED)
 
 
 def _settled(session: Session, campaign_ids: Sequence[int | None], status: Status) -> int:
@@ -373,40 +497,56 @@ def start_due(session: Session, now: datetime) -> list[str]:
     )
 
 
+#: SQL: nothing of campaign ``c`` is pending, sending or undecided.
+_DONE = """NOT EXISTS (SELECT 1 FROM messages m WHERE m.campaign_id = c.id AND m.status = 'pending')
+    AND NOT EXISTS (SELECT 1 FROM messages m WHERE m.campaign_id = c.id AND m.status IN ('sending', 'unknown'))"""
+
+
 def finish_done(session: Session, now: datetime) -> list[str]:
-    """Close running campaigns of which nothing is pending, sending or undecided; their names."""
-    nothing_left = """c.state = 'running'
-        AND NOT EXISTS (SELECT 1 FROM messages m WHERE m.campaign_id = c.id AND m.status = 'pending')
-        AND NOT EXISTS (
-            SELECT 1 FROM messages m WHERE m.campaign_id = c.id AND m.status IN ('sending', 'unknown'))"""
-    # Who puts failed messages back locks the campaign first. A look that began before his commit does not see
-    # them, so what counts is the second one, under the lock.
-    locked = session.scalars(
-        text(f"SELECT c.id FROM campaigns c WHERE {nothing_left} FOR NO KEY UPDATE OF c SKIP LOCKED")
-    ).all()
-    if not locked:
-        return []
-    return list(
-        session.scalars(
-            text(f"""
-                UPDATE campaigns c SET state = 'finished', finished_at = :now
-                WHERE c.id = ANY(:ids) AND {nothing_left} RETURNING c.name"""),
-            {"ids": locked, "now": now},
+    """Close running campaigns of which nothing is pending, sending or undecided; their names.
+
+    Never under somebody who changes its messages just then: that writes counter deltas, which refer to the
+    campaign's row, so that it is passed over here. Who puts messages back (a retry) locks the row first (`get`), or
+    opens a finished campaign again after the deltas: before them, it may be closed in between.
+    """
+    seen = session.execute(
+        text(
+            f"SELECT c.id FROM campaigns c WHERE c.state = 'running' AND {_DONE} FOR UPDATE OF c SKIP LOCKED"
         )
-    )
+    ).scalars()
+    ids = list(seen)
+    if not ids:
+        return []
+    # A statement of its own: what was committed between that look and its lock is seen now.
+    closed = session.execute(
+        text(f"""
+            UPDATE campaigns c SET state = 'finished', finished_at = :now, first = NULL
+            WHERE c.id = ANY(:ids) AND c.state = 'running' AND {_DONE} RETURNING c.id, c.name"""),
+        {"ids": ids, "now": now},
+    ).all()
+    counts = counters.counts(session, [row.id for row in closed])
+    for row in closed:
+        reached = {str(status): n for status, n in counts[row.id].items() if n}
+        told = ", ".join(f"{n:,} {status}" for status, n in reached.items()) or "no messages"
+        notifications.add(
+            session, "campaign_finished", f"campaign:{row.name}", f"{row.name} is finished: {told}", counts=reached
+        )  # fmt: skip
+    session.flush()
+    return [row.name for row in closed]
 
 
 def shut(session: Session, now: datetime, zone: ZoneInfo) -> list[int]:
-    """Running campaigns whose send window is closed now."""
+    """Running campaigns whose send window is closed now, or for good: their ``not_after`` has passed."""
     rows = session.execute(
-        select(Campaign.id, Campaign.window, Campaign.lane, App.windows)
+        select(Campaign.id, Campaign.window, Campaign.lane, App.windows, Campaign.not_after)
         .join(App, App.id == Campaign.app_id)
         .where(Campaign.state == CampaignState.RUNNING)
     )
     found = []
-    for campaign_id, own, lane, by_lane in rows:
+    for campaign_id, own, lane, by_lane, not_after in rows:
         spec = own or by_lane.get(lane)
-        if spec and not windows.parse(spec).is_open(now, zone):
+        late = not_after is not None and not_after <= now
+        if late or (spec and not windows.parse(spec).is_open(now, zone)):
             found.append(campaign_id)
     return found
 
@@ -454,6 +594,8 @@ def status(session: Session, campaign: Campaign, now: datetime, zone: ZoneInfo) 
         "stops": [apps.stop_as_json(stop) for stop in held],
         "rejected": loaded.rejected if loaded else 0,
         "duplicates": loaded.duplicates if loaded else 0,
+        "version": campaign.version,
+        "first": campaign.first,
         "launch_at": campaign.launch_at.isoformat() if campaign.launch_at else None,
         "created_by": campaign.created_by,
         "launched_at": campaign.launched_at.isoformat() if campaign.launched_at else None,

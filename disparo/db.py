@@ -142,3 +142,9 @@ def now(session: Session) -> datetime:
     """The database's clock, by which all workers agree."""
     instant: datetime = session.execute(text("SELECT now()")).scalar_one()
     return instant
+
+
+def clock(session: Session) -> datetime:
+    """The database's clock at this very moment, where a transaction has waited since it began."""
+    instant: datetime = session.execute(text("SELECT clock_timestamp()")).scalar_one()
+    return instant

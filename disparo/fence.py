@@ -26,7 +26,7 @@ from uuid import UUID, uuid4
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from disparo import apps, log, recovery, reminders, stops
+from disparo import actions, apps, log, recovery, reminders, stops
 from disparo.counters import DELTAS_OF_CHANGED, add_deltas
 from disparo.errors import ConflictError
 from disparo.statuses import Status
@@ -499,7 +499,7 @@ def restored(
     # The mark before the stops: a trip that comes in between waits for it, and then finds that it is decided.
     mark = _decide(session, seen)
     _lift(session, now, (RESTORED, FOREIGN))
-    apps.record_action(
+    actions.record_action(
         session,
         "restored",
         "database",
@@ -529,7 +529,7 @@ def adopt(session: Session, now: datetime, mirror: Mirror, *, actor: str | None 
         if finding is not None:
             raise ConflictError(finding.reason)
         if _lift(session, now, (FOREIGN,)):
-            apps.record_action(session, "adopt", "database", actor=actor)
+            actions.record_action(session, "adopt", "database", actor=actor)
         session.flush()
         return Adoption(was, was.installation_id, _pending(session))
     for app in apps.listing(session):
@@ -543,7 +543,7 @@ def adopt(session: Session, now: datetime, mirror: Mirror, *, actor: str | None 
     _begin_anew(session)
     mark = _decide(session, seen, seen.installation_id if seen else uuid4())
     _lift(session, now, (RESTORED, FOREIGN))
-    apps.record_action(
+    actions.record_action(
         session,
         "adopt",
         "database",

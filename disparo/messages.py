@@ -188,6 +188,7 @@ def describe(session: Session, message: Message) -> dict[str, Any]:
         "reason": message.reason,
         "attempts": message.attempts,
         "version": message.version,
+        "moved_to": message.moved_to,
         "matched_by": message.matched_by,
         **{name: instant.isoformat() if (instant := getattr(message, name)) else None for name in names},
         "errors": [

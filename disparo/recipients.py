@@ -119,7 +119,7 @@ class Reader:
             params = {name: value for name, value in values.items() if name not in RESERVED} | {
                 "to": phone.digits
             }
-            self._check(params, phone.digits)
+            check(self._message, self._envelope, params, phone.digits, raw=self._file.raw)
             packed = orjson.dumps(params).decode()
         except PhoneError as err:
             return Reject(row.line, err.reason, str(err), row.raw)
@@ -134,12 +134,6 @@ class Reader:
             row.line, phone.digits, phone.key, key or None, dedupe_key, not_after, packed, row.raw
         )
 
-    def _check(self, params: dict[str, Any], to: str) -> None:
-        rendered = self._message.render(params)
-        if not self._file.raw and (faults := payloads.check(rendered)):
-            raise PayloadError(faults)
-        orjson.dumps(payloads.wire(to, rendered, self._envelope.render(params)))
-
     def _not_after(self, given: str) -> datetime | None:
         if not given.strip():
             return None
@@ -147,6 +141,19 @@ class Reader:
         if instant <= self._now:
             raise InputError(f"not_after {given} is past")
         return instant
+
+
+def check(message: Content, envelope: Content, params: dict[str, Any], to: str, *, raw: bool) -> None:
+    """Return when a campaign's content can be sent with one row's columns; unless ``raw``, by WhatsApp's rules too.
+
+    Raises:
+      InputError: It cannot be filled with them.
+      PayloadError: It breaks a rule.
+    """
+    rendered = message.render(params)
+    if not raw and (faults := payloads.check(rendered)):
+        raise PayloadError(faults)
+    orjson.dumps(payloads.wire(to, rendered, envelope.render(params)))
 
 
 def render(message: Content, envelope: Content, params: dict[str, Any], to: str) -> bytes:
@@ -196,12 +203,9 @@ def load(
     total = Loaded()
     rows = file.rows()
     while page := list(islice(rows, PAGE_ROWS)):
-        _hold(session, campaign, loaded)
+        hold(session, campaign, loaded)
         done = _load_page(session, campaign, loaded, reader, page, after_insert)
-        loaded.next_line = page[-1].line + 1
-        loaded.accepted += done.accepted
-        loaded.rejected += done.rejected
-        loaded.duplicates += done.duplicates
+        note(loaded, done, page[-1].line + 1)
         # Before the commit: a reject that cannot be written down stops the import, and none is missing after it.
         after_page(done)
         session.commit()
@@ -212,10 +216,19 @@ def load(
     return total
 
 
-def _hold(session: Session, campaign: Campaign, loaded: Import) -> None:
+def note(loaded: Import, page: Loaded, next_line: int) -> None:
+    """Keep how a page came in, and where the next one begins."""
+    loaded.next_line = next_line
+    loaded.accepted += page.accepted
+    loaded.rejected += page.rejected
+    loaded.duplicates += page.duplicates
+
+
+def hold(session: Session, campaign: Campaign, loaded: Import) -> None:
     """Keep cancellation and other imports of the campaign out until the page is committed."""
     reached = loaded.next_line
-    session.refresh(campaign, with_for_update=True)
+    # Not against what refers to its row: who changes its messages has them locked and may need that.
+    session.refresh(campaign, with_for_update={"key_share": True})
     if campaign.state != CampaignState.IMPORTING:
         raise ConflictError(f"{campaign.name} is {campaign.state} by now; the import ends here")
     session.refresh(loaded)
@@ -242,6 +255,11 @@ def _load_page(
     left = [row for row in good if row.line not in stored]
     duplicates = _why_left(session, campaign, left)
     rejects = sorted(rejects + duplicates, key=lambda reject: reject.line)
+    return store_rejects(session, loaded, len(stored), rejects)
+
+
+def store_rejects(session: Session, loaded: Import, accepted: int, rejects: list[Reject]) -> Loaded:
+    """Write down the refused rows of a page of which ``accepted`` others came in; the page, told."""
     if rejects:
         session.execute(
             text("""
@@ -256,7 +274,7 @@ def _load_page(
             },
         )
     repeated = sum(reject.reason == "duplicate" for reject in rejects)
-    return Loaded(len(stored), len(rejects) - repeated, repeated, rejects)
+    return Loaded(accepted, len(rejects) - repeated, repeated, rejects)
 
 
 def _insert(session: Session, campaign: Campaign, rows: list[Recipient]) -> set[int]:

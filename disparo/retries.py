@@ -50,8 +50,16 @@ _LOCK = text("""
     SELECT m.id FROM messages m
     JOIN unnest(CAST(:ids AS bigint[]), CAST(:claims AS integer[])) AS seen (id, claims)
         ON seen.id = m.id AND seen.claims = m.claims
-    WHERE m.status = 'failed' AND m.code = ANY(:codes) ORDER BY m.id FOR UPDATE OF m""")
-# Behind the messages, as everybody locks them. A tick that would finish the campaign waits, or was there before.
+    WHERE m.status = 'failed' AND m.code = ANY(:codes) AND m.moved_to IS NULL ORDER BY m.id FOR UPDATE OF m""")
+_FAILED_BY = text("""
+    SELECT m.id FROM unnest(CAST(:codes AS text[]), CAST(:since AS timestamptz[])) AS f (code, since)
+    JOIN messages m ON m.app_id = :app_id AND m.status = 'failed' AND m.code = f.code AND m.failed_at >= f.since
+    WHERE m.moved_to IS NULL ORDER BY m.id""")
+_LOCK_FAILED = text("""
+    SELECT id FROM messages WHERE id = ANY(:ids) AND status = 'failed' AND moved_to IS NULL
+    ORDER BY id FOR UPDATE""")
+# Before the messages. Workers only refer to the row, which this lock lets them; a tick that would finish the campaign
+# passes it over, or was there before.
 _LOCK_CAMPAIGNS = text("""
     SELECT id, state FROM campaigns
     WHERE id IN (SELECT campaign_id FROM messages WHERE id = ANY(:ids)) ORDER BY id FOR NO KEY UPDATE""")
@@ -151,7 +159,8 @@ def begin(
         text("""
             SELECT coalesce(array_agg(id ORDER BY id), '{}') AS ids,
                 coalesce(array_agg(claims ORDER BY id), '{}') AS claims
-            FROM messages WHERE campaign_id = :id AND status = 'failed' AND code = ANY(:codes)"""),
+            FROM messages
+            WHERE campaign_id = :id AND status = 'failed' AND code = ANY(:codes) AND moved_to IS NULL"""),
         {"id": campaign.id, "codes": list(codes)},
     ).one()
     if not found.ids:
@@ -171,7 +180,7 @@ def next_page(session: Session, retry: Retry, now: datetime, *, page: int = PAGE
 
     A message that is not failed any more, or by a later claim, stays as it is. A finished campaign runs again
     with the first message that waits; a paused one stays paused. Killed between two pages, the same command
-    does the rest. The caller must not have the campaign's row locked: workers lock messages before it.
+    does the rest.
 
     Raises:
       ConflictError: The campaign was cancelled meanwhile.
@@ -180,6 +189,7 @@ def next_page(session: Session, retry: Retry, now: datetime, *, page: int = PAGE
     if not ids:
         return False
     claims = retry.claims[retry.at : retry.at + page]
+    session.execute(_LOCK_CAMPAIGNS, {"ids": ids})
     locked = session.scalars(_LOCK, {"ids": ids, "claims": claims, "codes": retry.codes}).all()
     fates = _put_back(session, locked, now)
     if "campaign_cancelled" in fates:
@@ -208,28 +218,26 @@ def next_page(session: Session, retry: Retry, now: datetime, *, page: int = PAGE
 
 def retry_failed_by(session: Session, app: App, ended: list[Stop], now: datetime) -> int:
     """Put back the messages that failed by the faults of ``ended`` since each began; how many."""
+    faults = [one for one in ended if one.code != apps.OPERATOR]
+    values = {
+        "app_id": app.id,
+        "codes": [one.code for one in faults],
+        "since": [one.since for one in faults],
+    }
+    ids = session.scalars(_FAILED_BY, values).all()
+    session.execute(_LOCK_CAMPAIGNS, {"ids": ids})
     total = 0
-    for one in ended:
-        if one.code == apps.OPERATOR:
-            continue
-        ids = session.scalars(
-            text("""
-                SELECT id FROM messages
-                WHERE app_id = :app_id AND status = 'failed' AND code = :code AND failed_at >= :since
-                ORDER BY id FOR UPDATE"""),
-            {"app_id": app.id, "code": one.code, "since": one.since},
-        ).all()
-        for at in range(0, len(ids), PAGE):
-            total += _put_back(session, ids[at : at + PAGE], now)["retried"]
+    for at in range(0, len(ids), PAGE):
+        locked = session.scalars(_LOCK_FAILED, {"ids": ids[at : at + PAGE]}).all()
+        total += _put_back(session, locked, now)["retried"]
     return total
 
 
 def _put_back(session: Session, ids: Sequence[int], now: datetime) -> Tally[str]:
-    """What became of these failed messages, which are locked."""
+    """What became of these failed messages, which are locked behind their campaigns."""
     if not ids:
         return Tally()
     hold_what_ends(session, ids)
-    session.execute(_LOCK_CAMPAIGNS, {"ids": ids})
     fates = Tally({fate: int(n) for fate, n in session.execute(_PUT_BACK, {"ids": ids, "now": now})})
     session.execute(_REOPEN, {"ids": ids})
     return fates

@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import Row, select, text
 from sqlalchemy.orm import Session
 
-from disparo import apps, notifications
+from disparo import actions, apps, notifications
 from disparo.apps import OPERATOR
 from disparo.batches import Job
 from disparo.errors import ConflictError
@@ -210,7 +210,7 @@ def resume(
     # What no message was refused for is a person's own.
     ended = [stop for stop in chosen if not probe or stop.message_id is None]
     for stop in ended:
-        _end(session, app.name, stop, now, by or apps.operator())
+        _end(session, app.name, stop, now, by or actions.operator())
     session.flush()
     probes = []
     for stop in chosen:
@@ -218,7 +218,7 @@ def resume(
             continue
         found = _name(session, stop, now, shut)
         if found is None:
-            _end(session, app.name, stop, now, by or apps.operator())
+            _end(session, app.name, stop, now, by or actions.operator())
             ended.append(stop)
         else:
             probes.append(found)
@@ -351,7 +351,7 @@ def pass_probe(session: Session, message_id: int, now: datetime) -> list[Stop]:
         # What still comes of requests from before tells of a fault that is over.
         app.epoch += 1
         _end(session, app.name, stop, now, "disparo")
-        apps.record_action(
+        actions.record_action(
             session,
             "resume",
             f"app:{app.name}",

@@ -19,7 +19,7 @@ from uuid import UUID
 from sqlalchemy import TextClause, text
 from sqlalchemy.orm import Session
 
-from disparo import apps, retries
+from disparo import actions, retries
 from disparo.campaigns import ATTEMPTS_OF_UNKNOWN, RESENT_BY_ITSELF
 from disparo.counters import DELTAS_OF_CHANGED
 from disparo.errors import ConflictError
@@ -428,8 +428,6 @@ def decide(
     ``cancelled`` when the customer has paid or bought meanwhile. A late answer of the old claim is not recorded
     any more. A message that is not unknown, or not any more, stays as it is.
 
-    The caller must not have the campaign's row locked: workers lock messages before it.
-
     Args:
       actor: Who decides, by default the OS user.
       claims: Of each id the claim by which it was unknown when the person decided; a later one is not meant.
@@ -443,7 +441,7 @@ def decide(
       ConflictError: For ``resend``: a worker may still be at one of them, or its campaign was cancelled.
         Nothing was decided then.
     """
-    actor = actor or apps.operator()
+    actor = actor or actions.operator()
     column, ids = ("campaign_id", {which.id}) if isinstance(which, Campaign) else ("id", set(which))
     found = session.execute(
         text(f"""
@@ -469,7 +467,7 @@ def decide(
     settled = session.execute(statement, values).all()
     subjects = Tally(f"campaign:{row.campaign}" if row.campaign else f"message:{row.id}" for row in rows)
     for subject, n in () if noted else subjects.items():
-        apps.record_action(
+        actions.record_action(
             session, "resolve", subject, actor=actor, why=why, decision=decision.value, messages=n
         )
     session.flush()
@@ -529,7 +527,7 @@ def resend_unknowns(session: Session, now: datetime, *, page: int = 1_000) -> in
     if rows:
         session.execute(_RESENT, {"ids": [row.id for row in rows], "now": now})
     for campaign, n in Tally(row.campaign for row in rows).items():
-        apps.record_action(
+        actions.record_action(
             session, "resend", f"campaign:{campaign}", actor="disparo", why="on_unknown: resend", messages=n
         )
     session.flush()

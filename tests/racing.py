@@ -1,4 +1,4 @@
-"""Two transactions on the same rows, the second of which comes while the first is not committed."""
+"""Two transactions that meet: the second comes upon what the first has changed and not committed yet."""
 
 import time
 from collections.abc import Callable
@@ -8,32 +8,47 @@ from typing import Any
 from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 
-WAITS_FOR_A_LOCK = text("""
+from disparo.errors import DisparoError
+
+_WAITS_FOR_A_LOCK = text("""
     SELECT EXISTS (
         SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock')""")
 
 
 def meet(
-    engine: Engine, session: Session, first: Callable[[Session], Any], second: Callable[[Session], Any]
+    engine: Engine, first: Callable[[Session], Any], second: Callable[[Session], Any]
 ) -> tuple[Any, Any]:
-    """What both come to, when ``second`` meets the rows that ``first`` has changed and not committed yet."""
-    session.commit()
+    """What both come to; ``second`` has to wait for ``first``'s commit. A refusal of the second is its result."""
 
     def late() -> Any:
-        with Session(engine) as other, other.begin():
-            return second(other)
+        try:
+            with Session(engine, expire_on_commit=False) as other, other.begin():
+                return second(other)
+        except DisparoError as err:
+            return err
 
-    with ThreadPoolExecutor(1) as threads, Session(engine) as holder, holder.begin():
+    with (
+        ThreadPoolExecutor(1) as threads,
+        Session(engine, expire_on_commit=False) as holder,
+        engine.connect().execution_options(isolation_level="AUTOCOMMIT") as look,
+    ):
         came_first = first(holder)
+        holder.flush()
         waits: Future[Any] = threads.submit(late)
         until = time.monotonic() + 30
-        while not session.scalar(WAITS_FOR_A_LOCK):
-            assert not waits.done()
+        while not look.execute(_WAITS_FOR_A_LOCK).scalar_one():
+            assert not waits.done(), "the second did not wait"
             assert time.monotonic() < until
-            # What is seen of other connections is kept for the whole transaction.
-            session.rollback()
             time.sleep(0.005)
         holder.commit()
-        came_second = waits.result(30)
+        return came_first, waits.result(30)
+
+
+def meet_in(
+    engine: Engine, session: Session, first: Callable[[Session], Any], second: Callable[[Session], Any]
+) -> tuple[Any, Any]:
+    """As `meet`, on rows that ``session`` has made and looks at again afterwards."""
+    session.commit()
+    came = meet(engine, first, second)
     session.expire_all()
-    return came_first, came_second
+    return came

@@ -26,7 +26,7 @@ _STOPS = text("""
     FROM stops WHERE ended_at IS NULL
     UNION ALL
     SELECT id, 'campaign', '', '', NULL FROM campaigns
-    WHERE state = 'paused' OR (state = 'cancelled' AND finished_at > :lately)""")
+    WHERE state IN ('paused', 'scheduled') OR (state = 'cancelled' AND finished_at > :lately)""")
 
 #: App, scope and key of a stop; the key of a whole app is empty.
 Width = tuple[int, str, str]

@@ -14,6 +14,7 @@ from disparo.cli import (
     app,
     app_check,
     campaign,
+    campaign_control,
     codes,
     db,
     demo,
@@ -42,6 +43,14 @@ cli.command("send")(send.send)
 cli.command("codes")(codes.codes)
 app.cli.command("check")(app_check.check)
 cli.add_typer(app.cli, name="app", help="Senders: one WhatsApp number each.")
+for _verb in (
+    campaign_control.pause,
+    campaign_control.resume,
+    campaign_control.reschedule,
+    campaign_control.amend,
+    campaign_control.cancel,
+):
+    campaign.cli.command()(_verb)
 cli.add_typer(campaign.cli, name="campaign", help="One content for many recipients.")
 cli.add_typer(message.cli, name="message", help="Single messages, looked up.")
 cli.add_typer(reminder.cli, name="reminder", help="Abandoned carts.")

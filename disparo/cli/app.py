@@ -151,7 +151,7 @@ def pause(
     as_json: JSON = False,
 ) -> None:
     """Let an app (or a lane of it, or every app) send nothing more until it is resumed."""
-    from disparo import apps, stops
+    from disparo import actions, apps, stops
 
     _check_lane(lane)
     scope, key = ("app", "") if lane is None else ("lane", lane)
@@ -162,7 +162,7 @@ def pause(
             new = {app.id: stops.pause(session, app, scope, key, reason=reason) for app in chosen}
             for app in chosen:
                 if new[app.id]:
-                    apps.record_action(session, "pause", f"app:{app.name}", actor=by, why=why, lane=lane)
+                    actions.record_action(session, "pause", f"app:{app.name}", actor=by, why=why, lane=lane)
             found = [apps.describe(session, app) for app in chosen]
         _publish(connections, {app_id: reason for app_id in new if lane is None})
     if as_json:
@@ -235,7 +235,7 @@ def _resume(
     quiet: bool,
 ) -> int:
     """Resume one app; the exit code: 1 when its probe was refused."""
-    from disparo import apps, campaigns, db, retries, stops
+    from disparo import actions, apps, campaigns, db, retries, stops
 
     tell = note if quiet else say
     with connections.session() as session:
@@ -253,7 +253,7 @@ def _resume(
             shut=campaigns.shut(session, now, connections.settings.zone),
         )
         if done.ended or done.probes:
-            apps.record_action(
+            actions.record_action(
                 session, "resume", f"app:{name}", actor=by, why=why, lane=lane, retried=retried or None
             )
         app_id, waiting = app.id, {one.stop_id for one in done.probes}

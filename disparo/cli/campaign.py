@@ -1,4 +1,4 @@
-"""``disparo campaign``: launch, watch, control, export."""
+"""``disparo campaign``: launch, watch, export."""
 
 import csv
 import json
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 import typer
 
 from disparo.cli import campaign_decide
+from disparo.cli.campaign_launch import import_and_launch, prepare
 from disparo.cli.output import (
     FAILED,
     JSON,
@@ -35,6 +36,7 @@ cli.add_typer(campaign_decide.cli)
 
 Name = Annotated[str, typer.Argument(help="The campaign's name.")]
 By = Annotated[str | None, typer.Option("--by", help="Who does it; else the OS user.")]
+Why = Annotated[str | None, typer.Option("--why", help="Why; kept with who did it and when.")]
 
 #: Seconds without a live worker after which a wait ends.
 NO_WORKER_SECONDS = 1.5
@@ -43,186 +45,51 @@ NO_WORKER_SECONDS = 1.5
 @cli.command()
 def launch(
     file: Annotated[Path, typer.Argument(help="The campaign file (YAML or JSON).")],
-    recipients: Annotated[Path, typer.Argument(help="Who gets it: CSV or JSONL.")],
+    recipients: Annotated[Path | None, typer.Argument(help="Who gets it: CSV or JSONL.")] = None,
     at: Annotated[str | None, typer.Option(help="When it begins, e.g. 2026-12-03T10:00.")] = None,
+    first: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Pause by itself when so many have left.")
+    ] = None,
+    from_campaign: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Those whom this one has not reached, instead of a list."),
+    ] = None,
+    state: Annotated[
+        str | None, typer.Option(help="Of which states there, e.g. pending,cancelled,failed (the default).")
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Stay until it is finished.")] = False,
     fail_over: Annotated[
         str | None, typer.Option(metavar="N%", help="With --wait: exit 1 when more failed.")
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Ask nothing.")] = False,
     by: By = None,
+    why: Why = None,
     as_json: JSON = False,
 ) -> None:
     """Import the recipients and let the campaign go; rejected rows go to a file beside them."""
+    if (recipients is None) == (from_campaign is None):
+        raise typer.BadParameter("give a list of recipients or --from-campaign NAME, one of both")
+    if state is not None and from_campaign is None:
+        raise typer.BadParameter("--state goes with --from-campaign")
     share = _share(fail_over)
     with connected() as connections:
-        name = import_and_launch(connections, file, recipients, at=at, yes=yes, by=by, quiet=as_json)
+        if recipients is not None:
+            name = import_and_launch(
+                connections, file, recipients, at=at, first=first, yes=yes, by=by, why=why, quiet=as_json
+            )
+        else:
+            from disparo.cli.campaign_relaunch import relaunch
+            from disparo.relaunches import parse_states
+
+            states, prepared = parse_states(state), prepare(connections, file, at=at)
+            name = relaunch(
+                connections, file, prepared, str(from_campaign), states,
+                first=first, yes=yes, by=by, why=why, quiet=as_json,
+            )  # fmt: skip
         code = follow(connections, name, share) if wait else 0
         if as_json or wait:
             show_status(connections, name, as_json)
     raise typer.Exit(code)
-
-
-def import_and_launch(
-    connections: "Connections",
-    file: Path,
-    audience: Path,
-    *,
-    at: str | None,
-    yes: bool,
-    by: str | None,
-    quiet: bool,
-    payment: bool = False,
-) -> str:
-    """What `campaign launch` and `pix send` share: check, import in pages, launch; the campaign's name."""
-    from disparo import apps, campaigns, db, document, instants, pix, recipient_files, recipients
-    from disparo.rejects import RejectsFile
-
-    parsed = campaigns.parse_file(document.load(file, None, str(file)), str(file))
-    if payment and parsed.lane != "payment":
-        raise InputError(
-            f"{file}: a PIX batch is a campaign with `lane: payment`, this one says {parsed.lane}"
-        )
-    for setting in parsed.without_effect:
-        note(f"warning: {file}: {setting} is kept, but this version does not act on it yet")
-    zone = connections.settings.zone
-    with connections.session() as session:
-        now = db.now(session)
-        app = apps.get(session, parsed.app)
-        campaigns.refuse_launched(session, parsed.name)
-        base_url = app.base_url or connections.settings.base_url
-        rate = app.rate
-    connections.require_token(parsed.app)
-    at = at or parsed.at
-    launch_at = (
-        instants.future(instants.parse_instant(at, now, zone), now, zone, what="The launch") if at else None
-    )
-    not_after = None
-    if parsed.not_after:
-        late = instants.parse_instant(parsed.not_after, now, zone, end_of_day=True)
-        not_after = instants.future(late, now, zone, what="not_after")
-    opened = recipient_files.open_rows(audience, parsed.columns)
-    kind = pix.ChargeReader if payment else recipients.Reader
-    reader = kind(parsed, opened.columns, now, zone)
-    with RejectsFile(audience.with_name(parsed.name), opened) as rejects_file:
-        try:
-            recipients.probe(reader, opened.rows())
-        except InputError:
-            _write_all_rejects(reader, opened, rejects_file)
-            if rejects_file.path:
-                note(f"each row with its reason: {rejects_file.path}")
-            raise
-        # Asked before anything is stored, so that nothing is launched which nobody could take up.
-        connections.limiter.was_emptied()
-        if not yes and sys.stdin.isatty():
-            _ask(reader, opened, parsed, base_url, rate, payment=payment)
-        with connections.sessions() as session, db.unavailable_as_sentence():
-            campaign, loaded = campaigns.create(
-                session,
-                app,
-                parsed,
-                audience_name=audience.name,
-                audience_digest=opened.digest,
-                now=now,
-                launch_at=launch_at,
-                not_after=not_after,
-                by=by,
-            )
-            session.commit()
-            if loaded.next_line:
-                note(f"going on with the import of {audience} at line {loaded.next_line}")
-                opened = recipient_files.open_rows(audience, parsed.columns, start_line=loaded.next_line)
-            done = {"rows": loaded.accepted + loaded.rejected + loaded.duplicates}
-
-            def after_page(page: recipients.Loaded) -> None:
-                for reject in page.rejects:
-                    row = recipient_files.Row(reject.line, {}, reject.raw, None)
-                    rejects_file.write(row, reject.reason, reject.explanation)
-                rejects_file.flush()
-                done["rows"] += page.accepted + page.rejected + page.duplicates
-                if done["rows"] >= 20_000 and not quiet:
-                    note(f"{done['rows']:,} rows read")
-
-            try:
-                store = pix.store_charges if payment else None
-                recipients.load(
-                    session, campaign, loaded, reader, opened, after_page=after_page, after_insert=store
-                )
-            except KeyboardInterrupt:
-                session.rollback()
-                session.refresh(loaded)
-                note(
-                    f"stopped at line {max(1, loaded.next_line)} of {audience}; nothing is launched. "
-                    "The same command goes on from there"
-                )
-                raise typer.Exit(FAILED) from None
-            campaigns.launch(session, campaign, db.now(session), by=by)
-            session.commit()
-            told = f"{campaign.name}: {campaign.total:,} messages {campaign.state}"
-            left = [f"{counted(loaded.rejected, 'row')} refused"] if loaded.rejected else []
-            left += [counted(loaded.duplicates, "duplicate")] if loaded.duplicates else []
-    where = f"; each with its reason in {rejects_file.path}" if rejects_file.path else ""
-    (note if quiet else say)(f"{told} ({', '.join(left)}{where})" if left else told)
-    if launch_at:
-        note(f"begins at {instants.describe(launch_at, zone)}")
-    return parsed.name
-
-
-def _write_all_rejects(reader: Any, opened: Any, rejects_file: Any) -> None:
-    from disparo.recipients import Reject
-
-    for row in opened.rows():
-        found = reader.read(row)
-        if isinstance(found, Reject):
-            rejects_file.write(row, found.reason, found.explanation)
-
-
-def _ask(reader: Any, opened: Any, parsed: Any, base_url: str, rate: float, *, payment: bool) -> None:
-    """Show what would happen and let the person type the number (PIX: the sum) before anything is stored."""
-    from disparo.recipients import Recipient
-    from disparo.rendering import brl
-
-    good, phones, total = 0, set(), 0
-    seen: set[tuple[str, str]] = set()
-    for row in opened.rows():
-        found = reader.read(row)
-        if isinstance(found, Recipient):
-            names = {("dedupe", found.dedupe_key), ("key", found.key)}
-            own = {(kind, name) for kind, name in names if name is not None}
-            if own & seen:
-                continue
-            seen |= own
-            good += 1
-            phones.add(found.recipient_key)
-            total += found.amount_cents or 0
-    real = base_url.endswith("gupshup.io")
-    note(f"campaign {parsed.name}, lane {parsed.lane}, app {parsed.app}")
-    note(f"to {'the REAL endpoint' if real else 'a stand-in'} {base_url}")
-    note(
-        f"{good:,} rows can be sent to {len(phones):,} phones, in about {duration(good / rate)} at {rate:g}/s"
-    )
-    if payment:
-        note(f"sum {brl(total)}")
-    what = "the sum in reais" if payment else "the number of messages"
-    given = typer.prompt(f"to send them, type {what}", default="", show_default=False, err=True)
-    if _typed(given, in_reais=payment) != (total if payment else good):
-        note("not what it says above; nothing was stored")
-        raise typer.Exit(FAILED)
-
-
-def _typed(given: str, *, in_reais: bool) -> int | None:
-    """The number that was typed, or the sum in cents, with or without separators."""
-    from disparo.rendering import cents
-
-    if not in_reais:
-        digits = given.strip().replace(",", "").replace(".", "")
-        return int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 20 else None
-    for numbers in ("br", "en"):
-        try:
-            return cents(given, numbers)
-        except InputError:
-            continue
-    return None
 
 
 def _share(text: str | None) -> float | None:
@@ -292,7 +159,7 @@ def _ended(found: dict[str, Any], fail_over: float | None) -> int | None:
             fenced = stop["scope"] == "app" and stop["key"] == "database"
             again = "" if fenced else f"`disparo app resume {found['app']}` lets it go on"
             note(f"{stop['hint'] or ''} {again}".strip())
-        if found["state"] == "paused":
+        if found["state"] == "paused" and "campaign resume" not in (found["pause_reason"] or ""):
             note(f"`disparo campaign resume {found['name']}` lets it go on")
         return NEEDS_A_PERSON
     return None
@@ -376,65 +243,6 @@ def list_(as_json: JSON = False) -> None:
         for one in found
     ]
     return print_table(header, rows)
-
-
-@cli.command()
-def pause(
-    name: Name,
-    by: By = None,
-    why: Annotated[str, typer.Option(help="Kept with the pause.")] = "paused by an operator",
-    as_json: JSON = False,
-) -> None:
-    """Let nothing more of it leave."""
-    from disparo import campaigns
-
-    with connected() as connections:
-        with connections.session() as session:
-            campaigns.pause(session, campaigns.get(session, name, lock=True), reason=why, by=by)
-        if as_json:
-            return show_status(connections, name, as_json)
-    return say(f"{name} is paused")
-
-
-@cli.command()
-def resume(name: Name, by: By = None, as_json: JSON = False) -> None:
-    """Go on exactly where it stopped."""
-    from disparo import campaigns, db
-
-    with connected() as connections:
-        with connections.session() as session:
-            campaigns.resume(session, campaigns.get(session, name, lock=True), db.now(session), by=by)
-        found = status_of(connections, name)
-    if as_json:
-        return print_json(found)
-    say(f"{name} goes on")
-    for stop in found["stops"]:
-        width = " ".join(filter(None, (stop["scope"], stop["key"])))
-        note(
-            f"but {found['app']} is stopped ({width}): {stop['reason']}; "
-            f"`disparo app resume {found['app']}` lets it send"
-        )
-    return None
-
-
-@cli.command()
-def cancel(name: Name, by: By = None, as_json: JSON = False) -> None:
-    """Let nothing more of it leave, for good."""
-    from disparo import campaigns, db
-
-    with connected() as connections:
-        with connections.session() as session:
-            campaigns.cancel(session, campaigns.get(session, name, lock=True), db.now(session), by=by)
-        cancelled = 1
-        while cancelled:
-            with connections.session() as session:
-                cancelled = campaigns.cancel_rest(session, db.now(session))
-        found = status_of(connections, name)
-    if as_json:
-        return print_json(found)
-    counts = found["counts"]
-    gone = sum(counts[status] for status in ("accepted", "enqueued", "sent", "delivered", "read"))
-    return say(f"{name} is cancelled: {counts['cancelled']:,} will not be sent, {gone:,} had left already")
 
 
 EXPORT_COLUMNS = (

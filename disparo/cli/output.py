@@ -33,6 +33,16 @@ def connected() -> Iterator["Connections"]:
         yield connections
 
 
+def announce(connections: "Connections") -> None:
+    """Have the workers look at what was just stored; without it they do so within half a second."""
+    from disparo.errors import RedisUnavailable
+
+    try:
+        connections.limiter.announce()
+    except RedisUnavailable as err:
+        note(f"warning: it is stored, and counts at once; but {err}")
+
+
 def say(text: str) -> None:
     """A line of the result."""
     typer.echo(text)

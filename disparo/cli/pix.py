@@ -26,7 +26,8 @@ def send(
     as_json: JSON = False,
 ) -> None:
     """Request payments in a batch; a reference is requested once."""
-    from disparo.cli.campaign import follow, import_and_launch, show_status
+    from disparo.cli.campaign import follow, show_status
+    from disparo.cli.campaign_launch import import_and_launch
 
     with connected() as connections:
         name = import_and_launch(

@@ -24,7 +24,7 @@ def add(
     as_json: JSON = False,
 ) -> None:
     """Send nothing more to a recipient; what waits for them is not sent."""
-    from disparo import apps, db, instants, suppressions
+    from disparo import actions, apps, db, instants, suppressions
 
     whom = suppressions.target(number)
     with connected() as connections, connections.session() as session:
@@ -33,12 +33,12 @@ def add(
         if ends is not None:
             instants.future(ends, now, zone, what="--until")
         owner = apps.get(session, app) if app else None
-        actor = by or apps.operator()
+        actor = by or actions.operator()
         new = suppressions.add(
             session, whom, app=owner, scope=scope, reason=reason, until=ends, by=actor, now=now
         )
         if new:
-            apps.record_action(
+            actions.record_action(
                 session, "suppress", f"recipient:{whom.masked}", actor=actor, why=reason, app=app, scope=scope
             )
         found = suppressions.find(session, whom, now)
@@ -57,13 +57,13 @@ def remove(
     as_json: JSON = False,
 ) -> None:
     """Let a recipient be written to again."""
-    from disparo import apps, db, suppressions
+    from disparo import actions, apps, db, suppressions
 
     whom = suppressions.target(number)
     with connected() as connections, connections.session() as session:
         removed = suppressions.remove(session, whom, app=apps.get(session, app) if app else None)
         if removed:
-            apps.record_action(
+            actions.record_action(
                 session, "unsuppress", f"recipient:{whom.masked}", actor=by, why=why, app=app, removed=removed
             )
         left = suppressions.find(session, whom, db.now(session))

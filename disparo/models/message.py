@@ -16,6 +16,8 @@ class Message(Base):
     __table_args__ = (
         CheckConstraint(one_of("status", Status), name="status"),
         CheckConstraint(one_of("lane", Lane), name="lane"),
+        # Another campaign sends it now: here it may never leave again, whoever forgets to look.
+        CheckConstraint("moved_to IS NULL OR status NOT IN ('pending', 'sending')", name="moved_to"),
         # Idempotency is this constraint, not a look before the insert.
         Index(
             "uq_messages_app_id_key", "app_id", "key", unique=True, postgresql_where=text("key IS NOT NULL")
@@ -94,6 +96,8 @@ class Message(Base):
     forgiven: Mapped[int] = mapped_column(server_default=text("0"))
     #: The version of its campaign's content that it was last claimed with.
     version: Mapped[int | None]
+    #: The campaign that sends to its recipient in its place (``launch --from-campaign``).
+    moved_to: Mapped[int | None] = mapped_column(BigInteger)
     #: How often it was claimed: which claim an answer belongs to, and what stops a row that kills its worker.
     claims: Mapped[int] = mapped_column(server_default=text("0"))
     #: The worker that holds its job or claimed it last.

@@ -68,6 +68,10 @@ def upgrade() -> None:
             unique=False,
             postgresql_where=sa.text(f"{name} IS NOT NULL"),
         )
+    op.add_column("messages", sa.Column("moved_to", sa.BigInteger(), nullable=True))
+    op.create_check_constraint(
+        op.f("ck_messages_moved_to"), "messages", "moved_to IS NULL OR status NOT IN ('pending', 'sending')"
+    )
     op.create_table(
         "tokens",
         sa.Column("subject", sa.Text(), nullable=False),
@@ -117,6 +121,8 @@ def downgrade() -> None:
     for name in ("wamid", "gs_id"):
         op.drop_index(f"ix_send_errors_{name}", table_name="send_errors")
         op.drop_column("send_errors", name)
+    op.drop_constraint(op.f("ck_messages_moved_to"), "messages", type_="check")
+    op.drop_column("messages", "moved_to")
     op.drop_column("messages", "version")
     op.drop_column("messages", "forgiven")
     op.drop_table("campaign_contents")

@@ -334,7 +334,7 @@ def test_an_unfinished_import_of_another_content_or_file_is_refused(run, make, c
 def test_two_imports_of_one_campaign_never_store_a_row_twice(run, make, connections, monkeypatch):
     arguments = make(people(12), more="dedupe: none\n")
     advanced = []
-    hold = recipients._hold
+    hold = recipients.hold
 
     def overtaken(session, campaign, loaded):
         if loaded.next_line and not advanced:
@@ -342,7 +342,7 @@ def test_two_imports_of_one_campaign_never_store_a_row_twice(run, make, connecti
             do(connections, "UPDATE imports SET next_line = next_line + 4")
         hold(session, campaign, loaded)
 
-    monkeypatch.setattr(recipients, "_hold", overtaken)
+    monkeypatch.setattr(recipients, "hold", overtaken)
     assert "another process imports black-friday" in run(*arguments).sentence
     assert ask(connections, "SELECT count(*) FROM messages") == [(4,)]
 
@@ -352,7 +352,7 @@ def test_a_campaign_that_is_cancelled_while_it_is_imported_stays_cancelled(
     run, make, connections, monkeypatch
 ):
     arguments = make(people(12))
-    hold, seen = recipients._hold, []
+    hold, seen = recipients.hold, []
 
     def cancelled(session, campaign, loaded):
         seen.append(1)
@@ -360,7 +360,7 @@ def test_a_campaign_that_is_cancelled_while_it_is_imported_stays_cancelled(
             do(connections, "UPDATE campaigns SET state = 'cancelled'")
         hold(session, campaign, loaded)
 
-    monkeypatch.setattr(recipients, "_hold", cancelled)
+    monkeypatch.setattr(recipients, "hold", cancelled)
     assert "black-friday is cancelled by now" in run(*arguments).sentence
     assert ask(connections, "SELECT state FROM campaigns") == [("cancelled",)]
 

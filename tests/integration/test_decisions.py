@@ -19,7 +19,7 @@ from disparo.statuses import CampaignState, Lane, Status
 from disparo.unknowns import Decision
 from tests.factories.app import make_app
 from tests.factories.campaign import make_campaign, recount
-from tests.racing import meet
+from tests.racing import meet_in
 
 MINUTE = timedelta(minutes=1)
 DYNAMIC = (
@@ -250,7 +250,7 @@ def test_two_decisions_at_once_count_once(
     make_unknown(session, campaign, now)
     given_up = decisions.begin(session, campaign, Decision.GIVE_UP, None, now)
     resent = decisions.begin(session, campaign, Decision.RESEND, None, now)
-    meet(
+    meet_in(
         engine,
         session,
         lambda one: decisions.next_page(one, given_up, now),

@@ -21,7 +21,7 @@ from tests.factories.campaign import make_campaign, recount
 from tests.factories.charge import make_charge
 from tests.factories.message import make_message
 from tests.factories.reminder import make_reminder
-from tests.racing import meet
+from tests.racing import meet_in
 
 SECOND, MINUTE = timedelta(seconds=1), timedelta(minutes=1)
 
@@ -286,7 +286,7 @@ def test_two_retries_at_once_put_each_message_back_once(
 ) -> None:
     refuse(session, app, now, *ids_of(session, campaign))
     plans = [retries.begin(session, campaign, ["1003"]) for _ in range(2)]
-    meet(
+    meet_in(
         engine,
         session,
         lambda one: retries.next_page(one, plans[0], now),
@@ -316,7 +316,7 @@ def test_a_retry_waits_for_a_finish_and_reopens_what_it_closed(
 ) -> None:
     refuse(session, app, now, *ids_of(session, campaign))
     plan = retries.begin(session, campaign, ["1003"])
-    finished, _ = meet(
+    finished, _ = meet_in(
         engine,
         session,
         lambda one: campaigns.finish_done(one, now),
@@ -341,7 +341,7 @@ def test_a_retry_waits_for_a_cancel_and_puts_nothing_back(
     def cancel(one: Session) -> None:
         campaigns.cancel(one, campaigns.get(one, campaign.name, lock=True), now)
 
-    assert meet(engine, session, cancel, retry)[1] == "refused"
+    assert meet_in(engine, session, cancel, retry)[1] == "refused"
     session.refresh(campaign)
     assert recount(session, campaign)["failed"] == 3
 
@@ -363,7 +363,7 @@ def test_a_payment_that_meets_a_retry_is_not_asked_for_again(
     def retry(one: Session) -> bool:
         return retries.next_page(one, plan, now)
 
-    meet(engine, session, *((paid, retry) if paid_first else (retry, paid)))
+    meet_in(engine, session, *((paid, retry) if paid_first else (retry, paid)))
     assert row_of(session, message_id).status == Status.CANCELLED
 
 

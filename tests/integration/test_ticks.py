@@ -16,7 +16,7 @@ from disparo import batches, counters, db, recovery
 from disparo.batches import Outcome
 from disparo.connections import Connections, connect
 from disparo.errors import RedisUnavailable
-from disparo.models import App, Batch, Campaign, Counter, Message, Worker
+from disparo.models import App, Batch, Campaign, Counter, Message, Notification, Worker
 from disparo.queue import SEND_BATCH, SEND_MESSAGES
 from disparo.ratelimit import Stopped
 from disparo.settings import Environment
@@ -397,6 +397,24 @@ def test_a_campaign_of_which_nothing_is_left_is_finished_and_its_counters_folded
         assert (found[done.id]["accepted"], found[waits.id]["unknown"]) == (2, 2)
         assert found[cancelled.id]["cancelled"] == 2
         assert session.get_one(Counter, (done.id, "accepted")).n == 2
+
+
+def test_campaigns_that_stop_by_themselves_are_paused_and_the_end_is_told_once(
+    connections: Connections,
+) -> None:
+    with connections.session() as session:
+        app = make_app(session)
+        failing = make_campaign(session, app, name="failing", stop_if={"failed": 0.2, "after": 10})
+        counters.add_deltas(session, [(failing.id, Status.FAILED, 2), (failing.id, Status.ACCEPTED, 8)])
+        make_campaign(session, app, name="empty")
+        # Nothing of it is left either, but it was paused in the same look.
+    for _ in range(2):
+        tick(connections, "finish_campaigns")
+    with connections.session() as session:
+        states = dict(session.execute(select(Campaign.name, Campaign.state)).all())
+        assert states == {"failing": "paused", "empty": "finished"}
+        told = session.scalars(select(Notification.event).order_by(Notification.id)).all()
+        assert told == ["campaign_paused", "campaign_finished"]
 
 
 def test_a_failing_tick_is_told_in_one_line_and_does_not_end_the_worker(

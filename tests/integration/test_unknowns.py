@@ -24,7 +24,7 @@ from tests.factories.campaign import make_campaign, recount
 from tests.factories.charge import make_charge
 from tests.factories.message import make_message
 from tests.factories.reminder import make_reminder
-from tests.racing import meet
+from tests.racing import meet_in
 
 SECOND, MINUTE = timedelta(seconds=1), timedelta(minutes=1)
 #: When no webhook can explain a message that became unknown at 0 any more.
@@ -676,7 +676,7 @@ def test_what_is_resent_is_due_now_under_a_new_claim_and_counts_on(
     (job,) = (job for job in batches.release(session, now) if job.message_ids)
     assert job.message_ids == (row.id,)
     (again,) = batches.claim(session, job, 1, "w", now)
-    assert (again.claim, again.attempts) == (2, 1)
+    assert (again.claim, again.tries) == (2, 0)
     accept(session, again, now)
     assert row_of(session, row.id).attempts == 2
 
@@ -807,7 +807,7 @@ def test_a_webhook_that_meets_a_decision_leaves_it(
 ) -> None:
     row, *_ = make_unknown(session, app, now, campaign)
     data, failed = data_of(session, row), Evidence(Status.FAILED, now, code="131026")
-    decided, told = meet(
+    decided, told = meet_in(
         engine,
         session,
         lambda one: unknowns.decide(one, [row.id], Decision.RESEND, actor="ana", now=now),
@@ -824,7 +824,7 @@ def test_a_decision_that_meets_a_webhook_leaves_what_it_proved(
 ) -> None:
     row, other, _ = make_unknown(session, app, now, campaign)
     data, delivered = data_of(session, row), Evidence(Status.DELIVERED, now)
-    _, decided = meet(
+    _, decided = meet_in(
         engine,
         session,
         lambda one: unknowns.resolve_by_callback_data(one, app.id, data, delivered, now),
@@ -840,7 +840,7 @@ def test_a_decision_that_meets_the_late_answer_leaves_it(
     row, *_ = claim(session, app, now, *session.scalars(select(Message.id)))
     later = now + recovery.LEASE + SECOND
     recovery.expire_leases(session, later)
-    recorded, decided = meet(
+    recorded, decided = meet_in(
         engine,
         session,
         lambda one: accept(one, row, later),
@@ -856,7 +856,7 @@ def test_a_late_answer_that_meets_a_decision_is_not_recorded(
     row, *_ = claim(session, app, now, *session.scalars(select(Message.id)))
     later = now + recovery.LEASE + SECOND
     recovery.expire_leases(session, later)
-    decided, recorded = meet(
+    decided, recorded = meet_in(
         engine,
         session,
         lambda one: unknowns.decide(one, [row.id], Decision.RESEND, actor="ana", now=later),
@@ -871,7 +871,7 @@ def test_evidence_that_meets_a_row_claimed_and_lost_again_is_of_its_own_attempt_
 ) -> None:
     row, *_ = make_unknown(session, app, now, campaign)
     data, failed = data_of(session, row), Evidence(Status.FAILED, now, code="131026")
-    _, told = meet(
+    _, told = meet_in(
         engine,
         session,
         lambda one: resent(one, app, row, now + MINUTE),
@@ -886,7 +886,7 @@ def test_two_statuses_of_one_message_at_once_are_adopted_once(
 ) -> None:
     row, *_ = make_unknown(session, app, now, campaign)
     key = row_of(session, row.id).recipient_key
-    first, second = meet(
+    first, second = meet_in(
         engine,
         session,
         lambda one: adopt(one, app, Evidence(Status.SENT, now, gs_id="gs-1"), key=key),
@@ -900,7 +900,7 @@ def test_two_that_decide_one_campaign_count_it_once(
     engine: Engine, session: Session, app: App, campaign: Campaign, now: datetime
 ) -> None:
     make_unknown(session, app, now, campaign)
-    first, second = meet(
+    first, second = meet_in(
         engine,
         session,
         lambda one: unknowns.decide(
@@ -928,7 +928,7 @@ def test_a_payment_that_meets_a_decision_to_resend_is_not_asked_for_again(
     def resend(one: Session) -> dict[str, int]:
         return unknowns.decide(one, [message.id], Decision.RESEND, actor="ana", now=now)
 
-    meet(engine, session, *((paid, resend) if paid_first else (resend, paid)))
+    meet_in(engine, session, *((paid, resend) if paid_first else (resend, paid)))
     assert row_of(session, message.id).status == Status.CANCELLED
 
 
@@ -937,7 +937,7 @@ def test_a_purchase_that_meets_a_decision_to_resend_is_not_reminded_of_again(
 ) -> None:
     row = to_one_recipient(session, app, now)
     make_reminder(session, app, now, status="released", message_id=row.id)
-    meet(
+    meet_in(
         engine,
         session,
         lambda one: reminders.convert(one, app, "carrinho-1", now),
