@@ -76,15 +76,16 @@ def pause(
 
     A stop that would end by itself is a person's to end from now on.
     """
-    made = _insert(session, app.id, scope, key, code, reason, hint, None, None, None)
-    if made is None:
-        session.execute(
+    while _insert(session, app.id, scope, key, code, reason, hint, None, None) is None:
+        taken_over = session.execute(
             text("""
                 UPDATE stops SET probe_at = NULL, probe_message_id = NULL
-                WHERE app_id = :app_id AND scope = :scope AND key = :key AND ended_at IS NULL"""),
+                WHERE app_id = :app_id AND scope = :scope AND key = :key AND ended_at IS NULL RETURNING id"""),
             {"app_id": app.id, "scope": scope, "key": key},
         )
-        return False
+        if taken_over.first() is not None:
+            return False
+        # It has just ended, by a probe that was accepted or by another person.
     _tell(session, app.name, scope, key, code, reason, hint)
     return True
 
@@ -105,11 +106,14 @@ def trip(
     An answer to a request that began before the last resume (another ``epoch``) tells of a fault that was mended
     since, so it stops nothing.
     """
+    if epoch is not None:
+        # Shared, so that a resume that is under way is waited for and counts.
+        present = select(App.epoch).where(App.id == app_id).with_for_update(read=True)
+        if session.scalars(present).one() != epoch:
+            return False
     rule = fault.rule
     probe_at = now + timedelta(seconds=rule.probe_seconds) if rule.probes else None
-    made = _insert(
-        session, app_id, scope, key, fault.code, fault.reason, fault.hint, epoch, message_id, probe_at
-    )
+    made = _insert(session, app_id, scope, key, fault.code, fault.reason, fault.hint, message_id, probe_at)
     if made is None:
         return False
     name = session.get_one(App, app_id).name
@@ -125,15 +129,13 @@ def _insert(
     code: str,
     reason: str,
     hint: str,
-    epoch: int | None,
     message_id: int | None,
     probe_at: datetime | None,
 ) -> int | None:
     made: int | None = session.execute(
         text("""
             INSERT INTO stops (app_id, scope, key, code, reason, hint, message_id, probe_at)
-            SELECT id, :scope, :key, :code, :reason, :hint, :message_id, :probe_at FROM apps
-            WHERE id = :app_id AND (CAST(:epoch AS integer) IS NULL OR epoch = :epoch)
+            VALUES (:app_id, :scope, :key, :code, :reason, :hint, :message_id, :probe_at)
             ON CONFLICT (app_id, scope, key) WHERE ended_at IS NULL DO NOTHING
             RETURNING id"""),
         {
@@ -144,7 +146,6 @@ def _insert(
             "reason": reason,
             "hint": hint,
             "message_id": message_id,
-            "epoch": epoch,
             "probe_at": probe_at,
         },
     ).scalar()
@@ -200,13 +201,17 @@ def resume(
     Raises:
       ConflictError: The send fence holds it: what the database says may be sent may have been sent already.
     """
-    # Two that resume at once, or one that trips: one after the other.
-    session.refresh(app, with_for_update=True)
+    # Two that resume at once, or one that trips: one after the other. What only refers to the app, as batches do, does
+    # not wait for it: their tick may hold the stops.
+    session.refresh(app, with_for_update={"key_share": True})
     held = apps.stops(session, app.id)
     if fence := next(filter(apps.is_fence, held), None):
         raise ConflictError(f"{app.name} stays paused: {fence.reason}")
     app.epoch += 1
     chosen = [stop for stop in held if lane is None or (stop.scope == "lane" and stop.key == lane)]
+    for stop in chosen:
+        # What the session knows of it may be older: a probe may just have been refused.
+        session.refresh(stop, with_for_update=True)
     # What no message was refused for is a person's own.
     ended = [stop for stop in chosen if not probe or stop.message_id is None]
     for stop in ended:
@@ -342,12 +347,12 @@ def pass_probe(session: Session, message_id: int, now: datetime) -> list[Stop]:
     # The app before its stops, as `resume` locks them.
     session.execute(
         text("""
-            SELECT 1 FROM apps WHERE id IN (SELECT app_id FROM messages WHERE id = :id) FOR UPDATE"""),
+            SELECT 1 FROM apps WHERE id IN (SELECT app_id FROM messages WHERE id = :id) FOR NO KEY UPDATE"""),
         {"id": message_id},
     )
     ended = _probed(session, message_id)
     for stop in ended:
-        app = session.get_one(App, stop.app_id, with_for_update=True)
+        app = session.get_one(App, stop.app_id, with_for_update={"key_share": True})
         # What still comes of requests from before tells of a fault that is over.
         app.epoch += 1
         _end(session, app.name, stop, now, "disparo")
