@@ -304,10 +304,13 @@ def _say_named(session: Session, message_id: int, at: datetime | None) -> None:
     )
 
 
+# What was settled without an answer (suppressed, too late, cancelled, not to be rendered) is no probe any more; an
+# answer that settles one takes its name from the stop.
 _WAITING = text("""
-    SELECT s.id, s.app_id, s.probe_at <= :now AS due, m.lane, m.id AS message_id FROM stops s
-    LEFT JOIN messages m ON m.id = s.probe_message_id AND m.status = 'pending' AND m.released_at IS NULL
-        AND (m.due_at IS NULL OR m.due_at <= :now)
+    SELECT s.id, s.app_id, s.probe_at <= :now OR m.status <> 'pending' AS due, m.lane, m.id AS message_id FROM stops s
+    LEFT JOIN messages m ON m.id = s.probe_message_id AND (
+        m.status IN ('suppressed', 'expired', 'cancelled', 'failed')
+        OR (m.status = 'pending' AND m.released_at IS NULL AND (m.due_at IS NULL OR m.due_at <= :now)))
     WHERE s.ended_at IS NULL AND s.probe_at IS NOT NULL AND (s.probe_at <= :now OR m.id IS NOT NULL)
     ORDER BY s.id FOR UPDATE OF s SKIP LOCKED""")
 

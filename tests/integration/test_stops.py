@@ -1,4 +1,4 @@
-"""Stops in the tables: two that meet at one."""
+"""Stops in the tables: two that meet at one, and probes that never leave."""
 
 from datetime import datetime, timedelta
 from typing import Any
@@ -108,3 +108,22 @@ def test_a_resume_goes_by_what_has_become_of_the_last_probe_since_the_session_lo
         assert [one.message_id for one in done.probes] == [message.id]
     session.refresh(stop)
     assert stop.probe_message_id == message.id
+
+
+# -- probes that never leave ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", ["suppressed", "cancelled", "expired", "failed"])
+def test_a_probe_that_will_never_leave_is_followed_by_another(
+    session: Session, app: App, now: datetime, status: str
+) -> None:
+    first, second = (make_message(session, app, due_at=now + n * SECOND) for n in (0, 1))
+    now += 2 * SECOND
+    probing(session, app, now)
+    (named,) = stops.release_probes(session, now)
+    assert named.message_id == first.id
+    assert stops.release_probes(session, now + SECOND) == []
+    first.status = status
+    session.flush()
+    (named,) = stops.release_probes(session, now + SECOND)
+    assert named.message_id == second.id
