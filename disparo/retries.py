@@ -13,13 +13,14 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from disparo import apps, campaigns
+from disparo import campaigns
 from disparo.actions import record_progress
 from disparo.counters import DELTAS_OF_CHANGED
 from disparo.errors import ConflictError, NotFoundError
-from disparo.models import App, Campaign, Stop
+from disparo.models import Campaign, Stop
+from disparo.recovery import CLOCK_SLACK
 from disparo.statuses import CampaignState, Verdict
-from disparo.whatsapp.codes import TABLE, Table
+from disparo.whatsapp.codes import TABLE, Rule, Table
 
 #: Messages of one transaction.
 PAGE = 5_000
@@ -51,10 +52,24 @@ _LOCK = text("""
     JOIN unnest(CAST(:ids AS bigint[]), CAST(:claims AS integer[])) AS seen (id, claims)
         ON seen.id = m.id AND seen.claims = m.claims
     WHERE m.status = 'failed' AND m.code = ANY(:codes) AND m.moved_to IS NULL ORDER BY m.id FOR UPDATE OF m""")
-_FAILED_BY = text("""
-    SELECT m.id FROM unnest(CAST(:codes AS text[]), CAST(:since AS timestamptz[])) AS f (code, since)
-    JOIN messages m ON m.app_id = :app_id AND m.status = 'failed' AND m.code = f.code AND m.failed_at >= f.since
-    WHERE m.moved_to IS NULL ORDER BY m.id""")
+_FAILED_SINCE = "m.app_id = :app_id AND m.status = 'failed' AND m.moved_to IS NULL AND m.failed_at >= :since"
+_CODES = text(
+    f"SELECT DISTINCT m.code, m.http_status FROM messages m WHERE {_FAILED_SINCE} AND m.code IS NOT NULL"
+)
+_FAILED_BY = text(f"""
+    SELECT m.id FROM messages m LEFT JOIN campaigns c ON c.id = m.campaign_id
+    WHERE {_FAILED_SINCE} AND m.code = ANY(:codes) AND (:scope = 'app' OR (:scope = 'lane' AND m.lane = :key)
+        -- Amended since, the campaign of the refused message has another template now.
+        OR (:scope = 'template' AND (coalesce(m.template, c.template) = :key OR m.campaign_id = (
+            SELECT campaign_id FROM messages WHERE id = :message_id))))""")
+# The first messages of a campaign failed before there was a stop, and after the last one of its template.
+_FAILED_FIRST = text("""
+    SELECT m.id FROM messages m
+    WHERE m.campaign_id = (SELECT campaign_id FROM messages WHERE id = :message_id)
+        AND m.status = 'failed' AND m.code = ANY(:codes) AND m.moved_to IS NULL
+        AND m.failed_at > coalesce((
+            SELECT max(ended_at) FROM stops WHERE app_id = :app_id AND scope = :scope AND key = :key AND id <> :stop_id
+            ), '-infinity')""")
 _LOCK_FAILED = text("""
     SELECT id FROM messages WHERE id = ANY(:ids) AND status = 'failed' AND moved_to IS NULL
     ORDER BY id FOR UPDATE""")
@@ -216,21 +231,46 @@ def next_page(session: Session, retry: Retry, now: datetime, *, page: int = PAGE
     return True
 
 
-def retry_failed_by(session: Session, app: App, ended: list[Stop], now: datetime) -> int:
-    """Put back the messages that failed by the faults of ``ended`` since each began; how many."""
-    faults = [one for one in ended if one.code != apps.OPERATOR]
-    values = {
-        "app_id": app.id,
-        "codes": [one.code for one in faults],
-        "since": [one.since for one in faults],
-    }
-    ids = session.scalars(_FAILED_BY, values).all()
+def retry_failed_by(session: Session, stops: Sequence[Stop], now: datetime, *, table: Table = TABLE) -> int:
+    """Put back the messages that were spent on the faults of these stops since each began; how many.
+
+    A stop has the code of its last refusal; those of other faults of its width, before it, were spent on it too.
+    """
+    ids = sorted({message_id for stop in stops for message_id in _failed_by(session, stop, table)})
     session.execute(_LOCK_CAMPAIGNS, {"ids": ids})
     total = 0
     for at in range(0, len(ids), PAGE):
         locked = session.scalars(_LOCK_FAILED, {"ids": ids[at : at + PAGE]}).all()
         total += _put_back(session, locked, now)["retried"]
     return total
+
+
+def _failed_by(session: Session, stop: Stop, table: Table) -> Sequence[int]:
+    values = {
+        "app_id": stop.app_id,
+        "stop_id": stop.id,
+        "scope": stop.scope,
+        "key": stop.key,
+        "message_id": stop.message_id,
+        # Failures carry the clock of their worker, which may lag behind the database's own.
+        "since": stop.since - CLOCK_SLACK,
+    }
+    if table.lookup(stop.code).mismatch:
+        codes = [rule.code for rule in table.rules if rule.mismatch]
+        return session.scalars(_FAILED_FIRST, values | {"codes": codes}).all()
+    codes = [
+        code
+        for code, http_status in session.execute(_CODES, values).all()
+        if code == stop.code or _stops(table.lookup(code, http_status), stop.scope)
+    ]
+    return session.scalars(_FAILED_BY, values | {"codes": codes}).all()
+
+
+def _stops(rule: Rule, scope: str) -> bool:
+    """Whether a refusal by this row stops so much."""
+    if scope == "template":
+        return rule.verdict is Verdict.TEMPLATE_STOP
+    return rule.verdict is Verdict.SENDER_STOP and (rule.scope == "lane") == (scope == "lane")
 
 
 def _put_back(session: Session, ids: Sequence[int], now: datetime) -> Tally[str]:

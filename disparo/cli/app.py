@@ -235,13 +235,14 @@ def _resume(
     quiet: bool,
 ) -> int:
     """Resume one app; the exit code: 1 when its probe was refused."""
-    from disparo import actions, apps, campaigns, db, retries, stops
+    from disparo import actions, apps, campaigns, db, overrides, retries, stops
 
     tell = note if quiet else say
     with connections.session() as session:
         app, now = apps.get(session, name), db.now(session)
         faults = [stop for stop in apps.stops(session, app.id) if lane is None or stop.key == lane]
-        retried = retries.retry_failed_by(session, app, faults, now) if retry else 0
+        table = overrides.load(connections.settings.home)
+        retried = retries.retry_failed_by(session, faults, now, table=table) if retry else 0
         done = stops.resume(
             session,
             app,

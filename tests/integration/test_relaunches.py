@@ -168,7 +168,7 @@ def test_nothing_that_moved_leaves_by_its_old_campaign_or_moves_again(
     assert [job for job in batches.release(session, now) if job.size > 12] == []
     stop = make_stop(session, app, code="190")
     stop.since = now - HOUR
-    assert retries.retry_failed_by(session, app, [stop], now) == 0
+    assert retries.retry_failed_by(session, [stop], now) == 0
     session.flush()
     # Whoever forgets to look is stopped by the table itself.
     with pytest.raises(IntegrityError, match="ck_messages_moved_to"):

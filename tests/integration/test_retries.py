@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import Engine, func, select
 from sqlalchemy.orm import Session
 
-from disparo import batches, campaigns, counters, pix, reminders, retries
+from disparo import apps, batches, campaigns, counters, pix, reminders, retries, stops
 from disparo.batches import Claimed, Job, Outcome
 from disparo.db import make_engine
 from disparo.errors import ConflictError, NotFoundError
@@ -16,7 +16,7 @@ from disparo.models import Action, App, Campaign, Message, SendError
 from disparo.statuses import CampaignState, Lane, Status
 from tests.conftest import Servers
 from tests.conftest import _database as new_database
-from tests.factories.app import make_app, make_stop
+from tests.factories.app import fault, make_app, make_stop
 from tests.factories.campaign import make_campaign, recount
 from tests.factories.charge import make_charge
 from tests.factories.message import make_message
@@ -417,7 +417,7 @@ def test_what_failed_by_an_ended_fault_since_it_began_is_put_back(
     stop = make_stop(session, app, code="1003")
     stop.since = now
     operator = make_stop(session, app, scope="lane", key="marketing")
-    assert retries.retry_failed_by(session, app, [stop, operator], now + MINUTE) == 2
+    assert retries.retry_failed_by(session, [stop, operator], now + MINUTE) == 2
     states = [row_of(session, one).status for one in (before, since, other, single.id)]
     assert states == ["failed", "pending", "failed", "pending"]
     assert row_of(session, since).forgiven == 1
@@ -436,9 +436,39 @@ def test_a_reminder_whose_cart_was_bought_and_a_cancelled_campaign_are_left(
     stop = make_stop(session, app, code="1003")
     stop.since = now
     session.flush()
-    assert retries.retry_failed_by(session, app, [stop], now) == 0
+    assert retries.retry_failed_by(session, [stop], now) == 0
     assert row_of(session, single.id).status == Status.CANCELLED
     assert recount(session, campaign)["failed"] == 3
+
+
+def test_what_failed_by_the_fault_before_the_last_one_is_put_back_too(
+    session: Session, app: App, campaign: Campaign, now: datetime
+) -> None:
+    low, wrong, of_lane = ids_of(session, campaign)
+    refuse(session, app, now + SECOND, low)
+    refuse(session, app, now + SECOND, wrong, code="authentication_failed")
+    refuse(session, app, now + SECOND, of_lane, code="131048")
+    stop = make_stop(session, app, code="1003")
+    stop.since, stop.probe_message_id = now, low
+    session.flush()
+    stops.fail_probe(session, low, "app", "", fault("authentication_failed"), now)
+    assert retries.retry_failed_by(session, [stop], now + MINUTE) == 2
+    assert [row_of(session, one).status for one in (low, wrong, of_lane)] == ["pending", "pending", "failed"]
+
+
+def test_the_first_messages_whose_parameters_did_not_fit_are_put_back_though_they_failed_before_the_stop(
+    session: Session, app: App, now: datetime
+) -> None:
+    earlier = make_campaign(session, app, 1, name="earlier", template="oferta/pt_BR")
+    refuse(session, app, now - MINUTE, *ids_of(session, earlier), code="132012")
+    campaign = make_campaign(session, app, stops.FIRST_K, name="bad", template="oferta/pt_BR")
+    ids = ids_of(session, campaign)
+    refuse(session, app, now - MINUTE, *ids, code="132012")
+    assert stops.trip_mismatched(session, ids[-1:], ["132012"], fault("132012"), now)
+    (stop,) = apps.stops(session, app.id)
+    stop.since = now
+    assert retries.retry_failed_by(session, [stop], now) == len(ids)
+    assert recount(session, earlier)["failed"] == 1
 
 
 # -- finishing --------------------------------------------------------------------------------------------
