@@ -320,8 +320,9 @@ class Tokens:
             is_gone = isinstance(err, SettingsError) and (slot.sender is None or slot.sender.kind == "static")
             if held is None or is_gone:
                 self._held.pop(app_id, None)
-                # A token that a person sets is to be found at once.
-                slot.failure, slot.failed_until = err, now + (FILE_SECONDS if is_gone else wait)
+                # A token that a person sets is to be found at once: by the first message after his resume, which
+                # would else stop the app again.
+                slot.failure, slot.failed_until = err, now + (0.0 if is_gone else wait)
                 raise
             _log.warning(
                 "token_not_renewed_yet", app_id=app_id, why=str(err), ends_at=str(held.token.expires_at)
