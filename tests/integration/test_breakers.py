@@ -222,6 +222,21 @@ def test_the_probe_of_one_stop_waits_for_another_that_holds_it(house: House) -> 
         assert len(stops.release_probes(session, db.now(session))) == 1
 
 
+def test_a_probe_without_a_token_is_refused_and_not_named_again_and_again(house: House) -> None:
+    app = house.app("outra")
+    campaign = house.campaign(app, 5)
+    house.sender()
+    until(house.stops, "the app is stopped")
+    house.until_counts(campaign, pending=5)
+    house.resume(app, probe=True)
+    until(lambda: house.stops()[0].probe_message_id is None, "the probe to be refused", seconds=10)
+    ((stop),) = house.stops()
+    assert (stop.code, stop.probes, stop.probe_at) == ("no_token", 1, None)
+    house.connections.environment.values["DISPARO_TOKEN_OUTRA"] = "sk_1"
+    house.resume(app, probe=True)
+    house.until_counts(campaign, accepted=5)
+
+
 # -- tokens -----------------------------------------------------------------------------------------------
 
 
