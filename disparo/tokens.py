@@ -321,7 +321,7 @@ class Tokens:
             if held is None or is_gone:
                 self._held.pop(app_id, None)
                 # A token that a person sets is to be found at once.
-                slot.failure, slot.failed_until = err, now + (FILE_SECONDS if is_gone else wait)
+                slot.failure, slot.failed_until = err, now + (0.0 if is_gone else wait)
                 raise
             _log.warning(
                 "token_not_renewed_yet", app_id=app_id, why=str(err), ends_at=str(held.token.expires_at)
