@@ -216,21 +216,36 @@ def next_page(session: Session, retry: Retry, now: datetime, *, page: int = PAGE
     return True
 
 
+def failed_by(session: Session, app: App, held: Sequence[Stop]) -> list[tuple[str, str, int]]:
+    """What failed by the faults of these stops since each began: (campaign, code, how many), most first."""
+    rows = session.execute(
+        text("""
+            SELECT c.name, m.code, count(*) AS n FROM messages m JOIN campaigns c ON c.id = m.campaign_id
+            WHERE m.id = ANY(:ids) GROUP BY c.name, m.code ORDER BY n DESC, c.name"""),
+        {"ids": _failed_ids(session, app, held)},
+    )
+    return [(name, code, n) for name, code, n in rows]
+
+
 def retry_failed_by(session: Session, app: App, ended: list[Stop], now: datetime) -> int:
     """Put back the messages that failed by the faults of ``ended`` since each began; how many."""
-    faults = [one for one in ended if one.code != apps.OPERATOR]
-    values = {
-        "app_id": app.id,
-        "codes": [one.code for one in faults],
-        "since": [one.since for one in faults],
-    }
-    ids = session.scalars(_FAILED_BY, values).all()
+    ids = _failed_ids(session, app, ended)
     session.execute(_LOCK_CAMPAIGNS, {"ids": ids})
     total = 0
     for at in range(0, len(ids), PAGE):
         locked = session.scalars(_LOCK_FAILED, {"ids": ids[at : at + PAGE]}).all()
         total += _put_back(session, locked, now)["retried"]
     return total
+
+
+def _failed_ids(session: Session, app: App, held: Sequence[Stop]) -> Sequence[int]:
+    faults = [one for one in held if one.code != apps.OPERATOR]
+    values = {
+        "app_id": app.id,
+        "codes": [one.code for one in faults],
+        "since": [one.since for one in faults],
+    }
+    return session.scalars(_FAILED_BY, values).all()
 
 
 def _put_back(session: Session, ids: Sequence[int], now: datetime) -> Tally[str]:
