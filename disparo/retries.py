@@ -231,18 +231,33 @@ def next_page(session: Session, retry: Retry, now: datetime, *, page: int = PAGE
     return True
 
 
+def failed_by(session: Session, stops: Sequence[Stop], *, table: Table = TABLE) -> list[tuple[str, str, int]]:
+    """What `retry_failed_by` would put back of campaigns: (campaign, code, how many), most first."""
+    rows = session.execute(
+        text("""
+            SELECT c.name, m.code, count(*) AS n FROM messages m JOIN campaigns c ON c.id = m.campaign_id
+            WHERE m.id = ANY(:ids) GROUP BY c.name, m.code ORDER BY n DESC, c.name"""),
+        {"ids": _failed_ids(session, stops, table)},
+    )
+    return [(name, code, n) for name, code, n in rows]
+
+
 def retry_failed_by(session: Session, stops: Sequence[Stop], now: datetime, *, table: Table = TABLE) -> int:
     """Put back the messages that were spent on the faults of these stops since each began; how many.
 
     A stop has the code of its last refusal; those of other faults of its width, before it, were spent on it too.
     """
-    ids = sorted({message_id for stop in stops for message_id in _failed_by(session, stop, table)})
+    ids = _failed_ids(session, stops, table)
     session.execute(_LOCK_CAMPAIGNS, {"ids": ids})
     total = 0
     for at in range(0, len(ids), PAGE):
         locked = session.scalars(_LOCK_FAILED, {"ids": ids[at : at + PAGE]}).all()
         total += _put_back(session, locked, now)["retried"]
     return total
+
+
+def _failed_ids(session: Session, stops: Sequence[Stop], table: Table) -> list[int]:
+    return sorted({message_id for stop in stops for message_id in _failed_by(session, stop, table)})
 
 
 def _failed_by(session: Session, stop: Stop, table: Table) -> Sequence[int]:

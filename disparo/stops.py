@@ -384,8 +384,11 @@ def fail_probe(session: Session, message_id: int, scope: str, key: str, fault: F
         if (stop.scope, stop.key) != (scope, key):
             stop.probe_at = now + LATER
             continue
+        if stop.code != fault.code:
+            # Another fault, whose waits begin anew.
+            stop.probes = 1
         stop.code, stop.reason, stop.hint = fault.code, fault.reason, fault.hint
-        seconds = min(rule.probe_cap_seconds, rule.probe_seconds * GROWTH ** min(stop.probes, 32))
+        seconds = min(rule.probe_cap_seconds, rule.probe_seconds * GROWTH ** min(stop.probes - 1, 32))
         stop.probe_at = now + timedelta(seconds=seconds) if stop.probes < rule.probes else None
     session.flush()
 

@@ -320,8 +320,7 @@ class Tokens:
             is_gone = isinstance(err, SettingsError) and (slot.sender is None or slot.sender.kind == "static")
             if held is None or is_gone:
                 self._held.pop(app_id, None)
-                # A token that a person sets is to be found at once: by the first message after his resume, which
-                # would else stop the app again.
+                # A token that a person sets is to be found at once.
                 slot.failure, slot.failed_until = err, now + (0.0 if is_gone else wait)
                 raise
             _log.warning(

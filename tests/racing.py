@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from disparo.errors import DisparoError
 
-_WAITS_FOR_A_LOCK = text("""
+WAITS_FOR_A_LOCK = text("""
     SELECT EXISTS (
         SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock')""")
 
@@ -36,7 +36,7 @@ def meet(
         holder.flush()
         waits: Future[Any] = threads.submit(late)
         until = time.monotonic() + 30
-        while not look.execute(_WAITS_FOR_A_LOCK).scalar_one():
+        while not look.execute(WAITS_FOR_A_LOCK).scalar_one():
             assert not waits.done(), "the second did not wait"
             assert time.monotonic() < until
             time.sleep(0.005)

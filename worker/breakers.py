@@ -69,15 +69,16 @@ class Breakers:
         if probed:
             self._settle_probe(row, judgement, probed, width, strange)
 
-    def stop_unsent(self, row: Claimed, route: Route, fault: Fault, probed: tuple[Probed, ...]) -> None:
-        """Stop an app of which nothing can be sent; ``row``, which shows it, goes back and is no probe any more."""
+    def refuse(self, row: Claimed, route: Route, fault: Fault) -> None:
+        """Stop the app of ``row`` before anything of it was sent."""
         self.trip(row, route, ("app", ""), fault)
-        if probed:
-            try:
-                with self._connections.session() as session:
-                    stops.fail_probe(session, row.id, "app", "", fault, db.now(session))
-            except (DisparoError, DBAPIError) as err:
-                self._tell("probe_not_settled", err)
+        if not self._view.probed(row):
+            return
+        try:
+            with self._connections.session() as session:
+                stops.fail_probe(session, row.id, "app", "", fault, db.now(session))
+        except (DisparoError, DBAPIError) as err:
+            self._tell("probe_not_settled", err)
 
     def trip(self, row: Claimed, route: Route, width: tuple[str, str], fault: Fault) -> None:
         """Stop an app, a lane or a template (scope and key), because ``row`` met the fault."""

@@ -397,8 +397,7 @@ class Sender:
             return self._refused(row, "rendering", str(err))
         except SettingsError as err:
             rule = self._table.lookup("no_token")
-            fault = Fault(rule.code, str(err), rule.hint, rule)
-            self._breakers.stop_unsent(row, route, fault, self._view.probed(row))
+            self._breakers.refuse(row, route, Fault(rule.code, str(err), rule.hint, rule))
             return self._put_back(row)
         except TokenUnavailable as err:
             self._breakers.cool_down(row.app_id, err.retry_seconds)

@@ -10,6 +10,7 @@ from disparo.cli.output import (
     FAILED,
     JSON,
     connected,
+    counted,
     note,
     print_fields,
     print_json,
@@ -243,6 +244,7 @@ def _resume(
         faults = [stop for stop in apps.stops(session, app.id) if lane is None or stop.key == lane]
         table = overrides.load(connections.settings.home)
         retried = retries.retry_failed_by(session, faults, now, table=table) if retry else 0
+        failed = [] if retry else retries.failed_by(session, faults, table=table)
         done = stops.resume(
             session,
             app,
@@ -268,7 +270,10 @@ def _resume(
     for stop in done.ended:
         tell(f"ended: {stops.in_words(name, stop.scope, stop.key)}: {stop.reason}")
     if retry:
-        tell(f"{retried} failed messages wait to be sent again")
+        tell(f"{counted(retried, 'failed message')} to be sent again")
+    for campaign, code, n in failed:
+        shown = retries.shown(campaign)
+        tell(f"{n:,} of {campaign} failed with {code}: `disparo campaign retry {shown} --code {code}`")
     if waiting:
         return _await_probes(connections, name, done.probes, tell)
     with connections.session() as session:

@@ -198,8 +198,9 @@ def show_status(connections: "Connections", name: str, as_json: bool) -> None:
         print_stop(stop, connections.settings.zone)
     if found["state"] == "running":
         say(f"  {found['rate']:g}/s, {duration(found['eta_seconds'])} left")
-    for entry in found["history"][: actions.SHOWN]:
-        say(f"  {actions.in_words(entry, connections.settings.zone)}")
+    if any(entry["verb"] != "launch" for entry in found["history"]):
+        for entry in found["history"][: actions.SHOWN]:
+            say(f"  {actions.in_words(entry, connections.settings.zone)}")
     return None
 
 

@@ -178,7 +178,7 @@ _TRANSPORT: tuple[Rule, ...] = (
          "One answer after the other was none of the provider's, or there was none.",
          "Check the app's base URL, DISPARO_PROXY and what stands between here and the provider (a captive portal, "
          "a gateway's error page). One message is tried from time to time; `disparo app resume` tries at once.",
-         OURS, own=True, probes=1_000_000, probe_seconds=10, probe_cap_seconds=300),
+         OURS, own=True, probes=1_000_000, probe_seconds=2, probe_cap_seconds=300),
     Rule("operator", _STOP, "app",
          "A person paused it.", "`disparo app resume` lets it send again.", OURS, own=True),
     Rule("no_answer", _UNKNOWN, "message",

@@ -47,7 +47,7 @@ def enqueue(connections: Connections, jobs: list[Job]) -> None:
     try:
         while left:
             job = left[0]
-            queue = URGENT if job.lane == Lane.PAYMENT or job.probe else BULK
+            queue = URGENT if job.lane == Lane.PAYMENT else BULK
             if job.batch_id is not None:
                 connections.queue.send_batch(job.batch_id, queue=queue)
             else:

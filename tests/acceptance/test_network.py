@@ -84,15 +84,15 @@ class Network:
 
         self.processes.until(silent, "the worker to miss PostgreSQL")
 
-    def until_waiting(self, code: str, rows: int) -> None:
-        """Wait until so many messages wait for another try because of ``code``."""
+    def until_probed(self, code: str, probes: int) -> None:
+        """Wait until the app is stopped by ``code``, and so many messages were tried in vain."""
 
-        def waiting() -> bool:
+        def stopped() -> bool:
             with self.connections.session() as session:
-                query = select(func.count()).where(Message.status == "pending", Message.code == code)
-                return (session.scalar(query) or 0) >= rows
+                held = apps.stops(session, apps.get(session, "loja").id)
+            return any(stop.code == code and stop.probes >= probes for stop in held)
 
-        self.processes.until(waiting, f"{rows} messages to wait after {code}")
+        self.processes.until(stopped, f"{probes} probes of {code}")
 
     def goes_on(self, proxy: TCPProxy, what: str) -> None:
         """Heal, and measure the time until more has arrived than could have been under way."""
@@ -109,6 +109,14 @@ class Network:
         with self.connections.session() as session:
             campaign, zone = campaigns.get(session, name), self.connections.settings.zone
             return campaigns.status(session, campaign, db.now(session), zone)
+
+    def attempts(self, name: str) -> int:
+        """The most that a message of a campaign has spent."""
+        with self.connections.session() as session:
+            query = select(func.max(Message.attempts)).where(
+                Message.campaign_id == campaigns.get(session, name).id
+            )
+            return session.scalar(query) or 0
 
     def settled(self, name: str) -> dict[str, int]:
         """Messages by status, counted row by row, once none is pending or sending; the counters say the same."""
@@ -179,12 +187,13 @@ def test_an_endpoint_that_is_cut_off_leaves_unknown_what_was_in_flight_and_nothi
     network.endpoint.refuse()
     cut = network.endpoint.cut()
     assert cut <= THREADS
-    network.until_waiting("connection_failed", ROWS // 2)
+    network.until_probed("unreachable", 2)
     assert network.status("endpoint")["limited_by"] == "network"
     network.goes_on(network.endpoint, "endpoint cut")
     found = network.settled("endpoint")
     assert set(found) <= {"accepted", "unknown"}
     assert found.get("unknown", 0) <= cut
+    assert network.attempts("endpoint") <= 3
     assert network.stats()["repeated"] == 0
     assert found["accepted"] <= network.arrivals() <= ROWS
 

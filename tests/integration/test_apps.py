@@ -126,7 +126,7 @@ def test_resume_with_retry_puts_back_what_failed_by_that_fault_and_nothing_else(
         for number, code in (("5511999998881", "401"), ("5511999998882", "401"), ("5511999998883", "131026")):
             row = add(session, app, now, number)
             row.status, row.code, row.failed_at = Status.FAILED, code, now
-    assert "2 failed messages wait to be sent again" in run("app", "resume", "loja", "--retry").out
+    assert "2 failed messages to be sent again" in run("app", "resume", "loja", "--retry").out
     with connections.session() as session:
         found = session.query(Message.status, Message.code).order_by(Message.id).all()
     assert [tuple(row) for row in found] == [("pending", None), ("pending", None), ("failed", "131026")]

@@ -264,3 +264,14 @@ def test_killed_between_two_pages_it_has_done_the_first_and_the_same_command_doe
     assert states(connections) == {after: 6_000}
     assert_counters_true(connections)
     assert ask(connections, "SELECT details->>'messages' FROM actions ORDER BY id") == [("5000",), ("1000",)]
+
+
+def test_one_unknown_message_is_decided_by_its_key_and_once(run, make, connections):
+    make(unknown=2)
+    assert "give exactly one" in run("message", "resolve", "R1").err
+    done = run("message", "resolve", "R1", "--give-up", "--by", "ana", "--why", "called", "--json")
+    assert (done.json["state"], done.json["code"]) == ("failed", "given_up")
+    assert "is failed, not unknown" in run("message", "resolve", "R1", "--sent").sentence
+    assert run("message", "resolve", "R2", "--sent").out.endswith(" is accepted\n")
+    assert states(connections) == {"failed": 1, "accepted": 1}
+    assert_counters_true(connections)

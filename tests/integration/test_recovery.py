@@ -232,7 +232,7 @@ def hold(session: Session, job: Job, worker: str, now: datetime) -> None:
     if job.batch_id is not None:
         assert batches.take(session, job.batch_id, worker, now) == job
     else:
-        assert batches.take_messages(session, job.message_ids, worker) == job.lane
+        assert batches.take_messages(session, job.app_id, job.message_ids, worker) == job
 
 
 def test_jobs_that_nobody_took_are_named_again_when_the_queues_are_empty(
@@ -318,8 +318,8 @@ def test_of_single_messages_only_what_a_dead_worker_held_is_named_again(
     names = ("dead", "alive", "nobody", "claimed", "since")
     ids = {name: make_message(session, app, due_at=now).id for name in names}
     batches.release(session, now)
-    batches.take_messages(session, [ids["dead"], ids["claimed"], ids["since"]], "dead")
-    batches.take_messages(session, [ids["alive"]], "alive")
+    batches.take_messages(session, app.id, [ids["dead"], ids["claimed"], ids["since"]], "dead")
+    batches.take_messages(session, app.id, [ids["alive"]], "alive")
     # One of them is being sent by another worker, and one was named anew since the dead one had it.
     assert batches.claim(session, Job(app.id, "utility", message_ids=(ids["claimed"],)), 1, "alive", now)
     batches.hand_back(session, [], [ids["since"]])
