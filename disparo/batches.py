@@ -32,6 +32,11 @@ _MESSAGE_MAY_GO = _not_stopped(
     "m", "coalesce(m.template, c.template)", "AND s.probe_message_id IS DISTINCT FROM m.id"
 )
 _CAMPAIGN_MAY_GO = _not_stopped("c", "c.template")
+_SINGLE_MAY_GO = _not_stopped("m", "m.template", "AND s.probe_message_id IS DISTINCT FROM m.id")
+#: SQL: message ``m`` of an app and a lane waits for nothing but a job that names it. Looked for by campaign, since those
+#: that are held may have a million of them.
+_IS_DUE = """m.app_id = :app_id AND m.lane = :lane AND m.status = 'pending' AND m.due_at <= :now
+    AND (m.released_at IS NULL OR m.released_at <= :silent)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,12 +165,20 @@ def _due(
     """Single messages, retries and rows that were put back, whose instant has come and that no job names."""
     ids = session.execute(
         text(f"""
+            WITH found AS (
+                SELECT first.id, first.due_at FROM campaigns c CROSS JOIN LATERAL (
+                    SELECT m.id, m.due_at FROM messages m
+                    WHERE m.campaign_id = c.id AND {_IS_DUE} AND {_MESSAGE_MAY_GO}
+                    ORDER BY m.due_at, m.id LIMIT :room) AS first
+                WHERE c.app_id = :app_id AND c.state = 'running' AND c.id <> ALL(:shut) AND {_CAMPAIGN_MAY_GO}
+                UNION ALL (
+                    SELECT m.id, m.due_at FROM messages m
+                    WHERE m.campaign_id IS NULL AND {_IS_DUE} AND {_SINGLE_MAY_GO}
+                    ORDER BY m.due_at, m.id LIMIT :room)
+                ORDER BY due_at, id LIMIT :room)
             UPDATE messages SET released_at = :now, claimed_by = NULL WHERE id IN (
-                SELECT m.id FROM messages m LEFT JOIN campaigns c ON c.id = m.campaign_id
-                WHERE m.app_id = :app_id AND m.status = 'pending' AND m.due_at <= :now AND m.lane = :lane
-                    AND (m.released_at IS NULL OR m.released_at <= :silent)
-                    AND (c.id IS NULL OR (c.state = 'running' AND c.id <> ALL(:shut))) AND {_MESSAGE_MAY_GO}
-                ORDER BY m.due_at, m.id LIMIT :room FOR UPDATE OF m SKIP LOCKED)
+                SELECT m.id FROM messages m JOIN found ON found.id = m.id WHERE {_IS_DUE}
+                ORDER BY m.id FOR UPDATE OF m SKIP LOCKED)
             RETURNING id"""),
         {
             "now": now,

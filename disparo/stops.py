@@ -246,30 +246,43 @@ def _end(session: Session, app: str, stop: Stop, now: datetime, by: str) -> None
 
 # -- probes ----------------------------------------------------------------------------------------------
 
-# The lanes in the order in which their messages are risked. Of each running campaign the first message that may
-# leave, and single ones.
-_CANDIDATE = text("""
+# The lanes in the order in which their messages are risked. Of each running campaign one message that may leave, and
+# single ones. Each branch is looked up in an index, and the one that may meet many in vain comes last.
+_MAY_LEAVE = "m.status = 'pending' AND (m.not_after IS NULL OR m.not_after > :now)"
+_OF_WIDTH = "(:scope = 'app' OR (:scope = 'lane' AND {0}.lane = :key) OR (:scope = 'template' AND {0}.template = :key))"
+_NOT_UNDER_ANOTHER = """NOT EXISTS (
+    SELECT 1 FROM other o WHERE o.scope = 'app' OR (o.scope = 'lane' AND o.key = {0}.lane)
+        OR (o.scope = 'template' AND o.key = {0}.template))"""
+_CANDIDATE = text(f"""
     WITH other AS (
         SELECT scope, key FROM stops WHERE app_id = :app_id AND ended_at IS NULL AND id <> :stop_id)
-    SELECT m.id, m.lane FROM (
-        SELECT first.id, first.lane, coalesce(first.template, c.template) AS template FROM campaigns c
+    SELECT found.id, found.lane FROM (
+        SELECT one.id, one.lane, coalesce(one.template, c.template) AS template FROM campaigns c
         CROSS JOIN LATERAL (
-            SELECT id, lane, template FROM messages
-            WHERE campaign_id = c.id AND status = 'pending' AND (due_at IS NULL OR due_at <= :now)
-                AND (not_after IS NULL OR not_after > :now) AND (c.first IS NULL OR id <= c.released_to)
-            ORDER BY id LIMIT 1) AS first
+            (SELECT m.id, m.lane, m.template FROM batches b JOIN messages m
+                ON m.campaign_id = c.id AND m.id BETWEEN b.first_message_id AND b.last_message_id
+             WHERE b.app_id = c.app_id AND b.campaign_id = c.id AND b.state <> 'done' AND m.due_at IS NULL
+                AND {_MAY_LEAVE} LIMIT 1)
+            UNION ALL
+            (SELECT m.id, m.lane, m.template FROM messages m
+             WHERE m.app_id = c.app_id AND m.campaign_id = c.id AND m.lane = c.lane AND m.due_at <= :now
+                AND {_MAY_LEAVE} ORDER BY m.due_at, m.id LIMIT 1)
+            UNION ALL
+            (SELECT m.id, m.lane, m.template FROM messages m
+             WHERE m.campaign_id = c.id AND m.id > c.released_to AND c.first IS NULL AND m.due_at IS NULL
+                AND {_MAY_LEAVE} ORDER BY m.id LIMIT 1)
+            LIMIT 1) AS one
         WHERE c.app_id = :app_id AND c.state = 'running' AND c.id <> ALL(:shut)
-        UNION ALL (
-            SELECT id, lane, template FROM messages
-            WHERE app_id = :app_id AND status = 'pending' AND due_at <= :now AND campaign_id IS NULL
-                AND (not_after IS NULL OR not_after > :now)
-                AND (:scope = 'app' OR (:scope = 'lane' AND lane = :key) OR (:scope = 'template' AND template = :key))
-            ORDER BY due_at LIMIT 20)) AS m
-    WHERE (:scope = 'app' OR (:scope = 'lane' AND m.lane = :key) OR (:scope = 'template' AND m.template = :key))
-        AND NOT EXISTS (
-            SELECT 1 FROM other o WHERE o.scope = 'app' OR (o.scope = 'lane' AND o.key = m.lane)
-                OR (o.scope = 'template' AND o.key = m.template))
-    ORDER BY array_position(ARRAY['marketing', 'utility', 'payment'], m.lane), m.id LIMIT 1""")
+            AND {_OF_WIDTH.format("c")} AND {_NOT_UNDER_ANOTHER.format("c")}
+        UNION ALL
+        SELECT one.id, one.lane, one.template FROM unnest(ARRAY['marketing', 'utility', 'payment']) AS l (lane)
+        CROSS JOIN LATERAL (
+            SELECT m.id, m.lane, m.template FROM messages m
+            WHERE m.app_id = :app_id AND m.campaign_id IS NULL AND m.lane = l.lane AND m.due_at <= :now
+                AND {_MAY_LEAVE} AND {_OF_WIDTH.format("m")} AND {_NOT_UNDER_ANOTHER.format("m")}
+            ORDER BY m.due_at, m.id LIMIT 1) AS one) AS found
+    WHERE {_OF_WIDTH.format("found")} AND {_NOT_UNDER_ANOTHER.format("found")}
+    ORDER BY array_position(ARRAY['marketing', 'utility', 'payment'], found.lane), found.id LIMIT 1""")
 
 
 def _name(session: Session, stop: Stop, now: datetime, shut: Sequence[int]) -> Probe | None:

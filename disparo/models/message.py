@@ -31,11 +31,15 @@ class Message(Base):
         ),
         # What a batch claims, in the order of the file.
         Index("ix_messages_pending", "campaign_id", "id", postgresql_where=text("status = 'pending'")),
-        # What is due by itself: single messages, retries, rows that were put back.
+        # What is due by itself: single messages, retries, rows that were put back; by campaign, because of one that is
+        # held a million may be due.
         Index(
             "ix_messages_due",
             "app_id",
+            "campaign_id",
+            "lane",
             "due_at",
+            "id",
             postgresql_where=text("status = 'pending' AND due_at IS NOT NULL"),
         ),
         # What jobs in the queue name by id.

@@ -20,6 +20,17 @@ def _now(name: str) -> sa.Column[sa.DateTime]:
     return sa.Column(name, sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False)
 
 
+def _index_what_is_due(*columns: str) -> None:
+    op.drop_index("ix_messages_due", table_name="messages")
+    op.create_index(
+        "ix_messages_due",
+        "messages",
+        list(columns),
+        unique=False,
+        postgresql_where=sa.text("status = 'pending' AND due_at IS NOT NULL"),
+    )
+
+
 def upgrade() -> None:
     op.add_column(
         "apps", sa.Column("token_kind", sa.Text(), server_default=sa.text("'static'"), nullable=False)
@@ -69,6 +80,7 @@ def upgrade() -> None:
             postgresql_where=sa.text(f"{name} IS NOT NULL"),
         )
     op.add_column("messages", sa.Column("moved_to", sa.BigInteger(), nullable=True))
+    _index_what_is_due("app_id", "campaign_id", "lane", "due_at", "id")
     op.create_check_constraint(
         op.f("ck_messages_moved_to"), "messages", "moved_to IS NULL OR status NOT IN ('pending', 'sending')"
     )
@@ -126,6 +138,7 @@ def downgrade() -> None:
     op.drop_column("messages", "version")
     op.drop_column("messages", "forgiven")
     op.drop_table("campaign_contents")
+    _index_what_is_due("app_id", "due_at")
     for column in ("stop_if_from", "first", "version"):
         op.drop_column("campaigns", column)
     for column in ("ended_by", "probe_message_id", "probes", "probe_at"):

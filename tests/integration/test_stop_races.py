@@ -127,3 +127,15 @@ def test_a_probe_that_will_never_leave_is_followed_by_another(
     session.flush()
     (named,) = stops.release_probes(session, now + SECOND)
     assert named.message_id == second.id
+
+
+def test_messages_under_another_stop_do_not_hide_one_that_may_leave(
+    session: Session, app: App, now: datetime
+) -> None:
+    make_stop(session, app, scope="template", key="carrinho/pt_BR")
+    for _ in range(30):
+        make_message(session, app, due_at=now - SECOND, template="carrinho/pt_BR")
+    free = make_message(session, app, due_at=now)
+    probing(session, app, now)
+    (named,) = stops.release_probes(session, now)
+    assert named.message_id == free.id
