@@ -353,6 +353,11 @@ def undecided(session: Session, stop_ids: Sequence[int]) -> list[Stop]:
     return list(session.scalars(query))
 
 
+def was_refused(stop: Stop, now: datetime) -> bool:
+    """Whether its last probe has left it in force; one that told nothing of the fault is followed by another."""
+    return stop.probe_message_id is None and (stop.probe_at is None or stop.probe_at > now + SOON)
+
+
 def as_jobs(probes: Sequence[Probe]) -> list[Job]:
     """What to enqueue for them."""
     return [Job(one.app_id, one.lane, message_ids=(one.message_id,), probe=True) for one in probes]

@@ -289,13 +289,14 @@ def _await_probes(
     connections: "Connections", name: str, probes: "list[Probe]", tell: Callable[[str], None]
 ) -> int:
     """Wait for what becomes of the probes, which the scheduler enqueues."""
-    from disparo import stops
+    from disparo import db, stops
 
     until = time.monotonic() + PROBE_PATIENCE_SECONDS
     while True:
         with connections.session() as session:
             left = stops.undecided(session, [one.stop_id for one in probes])
-            refused = [stop for stop in left if stop.probe_message_id is None]
+            now = db.now(session)
+            refused = [stop for stop in left if stops.was_refused(stop, now)]
             if not left or refused or time.monotonic() > until:
                 session.expunge_all()
                 break

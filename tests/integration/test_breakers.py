@@ -1,6 +1,7 @@
 """Stops that a sender trips, and the probes that end them, against a sandbox over real HTTP."""
 
 import socket
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,11 +9,13 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select, text
 
-from disparo import db, stops
+from disparo import campaigns, db, stops
 from disparo.models import Action, App, Message, Notification, SendError, Stop
 from disparo.statuses import Lane, Status
 from disparo.whatsapp.codes import TABLE, Table
+from tests.factories.app import fault
 from tests.factories.campaign import CONTENT
+from tests.integration.conftest import Outcome
 from tests.integration.house import House, until
 from worker.breakers import STREAK
 
@@ -25,6 +28,11 @@ def quick(*codes: str, probes: int = 1_000_000) -> Table:
         replace(rule, probes=probes, probe_seconds=0.1, probe_cap_seconds=0.2) if rule.code in codes else rule
         for rule in TABLE.rules
     )
+
+
+def workers(house: House) -> int:
+    with house.connections.session() as session:
+        return campaigns.live_workers(session)
 
 
 def ended(house: House) -> Stop:
@@ -104,11 +112,11 @@ def test_after_so_many_probes_a_person_is_needed(house: House) -> None:
     assert house.counts(campaign) == counts
 
 
-@pytest.mark.parametrize("fault", ["no-id", "502", "close-after", "503-after"])
+@pytest.mark.parametrize("answer", ["no-id", "502", "close-after", "503-after"])
 def test_a_stream_of_strange_answers_stops_the_app_and_ends_when_one_is_the_providers(
-    house: House, fault: str
+    house: House, answer: str
 ) -> None:
-    house.sandbox.control(suffix_faults={"*": fault})
+    house.sandbox.control(suffix_faults={"*": answer})
     campaign = house.campaign(house.app(), 120)
     sender = house.sender(table=quick("strange_answers"))
     until(house.stops, "the app is stopped")
@@ -235,6 +243,23 @@ def test_a_probe_without_a_token_is_refused_and_not_named_again_and_again(house:
     house.connections.environment.values["DISPARO_TOKEN_OUTRA"] = "sk_1"
     house.resume(app, probe=True)
     house.until_counts(campaign, accepted=5)
+
+
+def test_a_resume_waits_on_when_the_first_message_fails_by_its_own_fault(
+    house: House, run: Callable[..., Outcome]
+) -> None:
+    app = house.app()
+    house.paused.set()
+    campaign = house.campaign(app, 3)
+    house.sandbox.control(suffix_faults={"0000": "meta:131008"})
+    with house.connections.session() as session:
+        stops.trip(session, app.id, "app", "", fault("1003"), now=db.now(session), message_id=1)
+    house.sender()
+    until(lambda: workers(house), "a worker to be seen")
+    house.paused.clear()
+    done = run("app", "resume", "loja")
+    assert (done.code, done.out) == (0, "one message was accepted: loja sends again\n")
+    house.until_counts(campaign, failed=1, accepted=2)
 
 
 # -- tokens -----------------------------------------------------------------------------------------------
