@@ -28,8 +28,9 @@ LOST_AFTER = timedelta(seconds=45)
 GROWTH = 2.0
 #: After a probe that told nothing of the fault, the next one follows at once,
 SOON = timedelta(seconds=1)
-#: and after one that was not answered, or refused for now, in a while.
-LATER = timedelta(seconds=15)
+#: and after one that was not answered, or refused for now, in a while, which grows up to the second: what is not
+#: answered may be unknown for good.
+LATER, LATEST = timedelta(seconds=15), timedelta(minutes=5)
 #: Messages of a campaign that must all have failed alike before its template stops.
 FIRST_K = 10
 
@@ -412,9 +413,10 @@ def fail_probe(session: Session, message_id: int, scope: str, key: str, fault: F
 
 
 def repeat_probe(session: Session, message_id: int, after: timedelta, now: datetime) -> None:
-    """Name another probe in a while: this one told nothing of the fault."""
+    """Name another probe ``after`` a while (`SOON`, or ever later from `LATER` on): this one told nothing of the fault."""
     for stop in _probed(session, message_id):
-        stop.probe_message_id, stop.probe_at = None, now + after
+        wait = after if after == SOON else min(LATEST, after * GROWTH ** min(stop.probes - 1, 32))
+        stop.probe_message_id, stop.probe_at = None, now + wait
     session.flush()
 
 

@@ -139,3 +139,18 @@ def test_messages_under_another_stop_do_not_hide_one_that_may_leave(
     probing(session, app, now)
     (named,) = stops.release_probes(session, now)
     assert named.message_id == free.id
+
+
+def test_probes_that_are_not_answered_come_ever_more_rarely(
+    session: Session, app: App, now: datetime
+) -> None:
+    make_campaign(session, app, 10, lane=Lane.PAYMENT)
+    stop = probing(session, app, now)
+    waits, at = [], now
+    for _ in range(7):
+        (named,) = stops.release_probes(session, at)
+        stops.repeat_probe(session, named.message_id, stops.LATER, at)
+        assert stop.probe_at is not None
+        waits.append((stop.probe_at - at).total_seconds())
+        at = stop.probe_at
+    assert waits == [15, 30, 60, 120, 240, 300, 300]
