@@ -39,6 +39,14 @@ _IS_DUE = """m.app_id = :app_id AND m.lane = :lane AND m.status = 'pending' AND 
     AND (m.released_at IS NULL OR m.released_at <= :silent)"""
 
 
+#: SQL: the customer has paid, or bought, what message ``m`` is about.
+PAID_OR_BOUGHT = """(EXISTS (
+        SELECT 1 FROM pix_charges p WHERE p.app_id = m.app_id AND p.reference = m.key
+            AND p.message_id = m.id AND p.paid_at IS NOT NULL)
+    OR m.campaign_id IS NULL AND EXISTS (
+        SELECT 1 FROM reminders r WHERE r.message_id = m.id AND r.converted_at IS NOT NULL))"""
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """What a job in the queue names: a batch (``batch_id``) or single messages (``message_ids``) of one app."""
@@ -287,7 +295,7 @@ def _claim_statement(which: str) -> TextClause:
             SELECT true AS held FROM pg_advisory_xact_lock_shared({_LOCK_OF_OWNER})),
         picked AS (
             SELECT m.id, coalesce(m.template, c.template) AS its_template, c.version AS its_version,
-                {suppressions.REASON} AS why_not
+                {PAID_OR_BOUGHT} AS is_over, {suppressions.REASON} AS why_not
             FROM messages m LEFT JOIN campaigns c ON c.id = m.campaign_id
             WHERE (SELECT held FROM claiming) AND {which} AND m.app_id = :app_id AND m.status = 'pending'
                 AND (m.due_at IS NULL OR m.due_at <= :now) AND (m.not_after IS NULL OR m.not_after > :now)
@@ -297,11 +305,13 @@ def _claim_statement(which: str) -> TextClause:
         claimed AS (
             UPDATE messages m SET status = 'sending', claimed_by = :owner, claimed_at = :now, claims = claims + 1,
                 version = its_version
-            FROM picked WHERE m.id = picked.id AND why_not IS NULL
+            FROM picked WHERE m.id = picked.id AND NOT is_over AND why_not IS NULL
             RETURNING m.*, its_template),
         passed_over AS (
-            UPDATE messages m SET status = 'suppressed', settled_at = :now, code = '{suppressions.CODE}', reason = why_not
-            FROM picked WHERE m.id = picked.id AND why_not IS NOT NULL
+            UPDATE messages m SET status = CASE WHEN is_over THEN 'cancelled' ELSE 'suppressed' END, settled_at = :now,
+                code = CASE WHEN is_over THEN m.code ELSE '{suppressions.CODE}' END,
+                reason = CASE WHEN is_over THEN m.reason ELSE why_not END
+            FROM picked WHERE m.id = picked.id AND (is_over OR why_not IS NOT NULL)
             RETURNING m.campaign_id, m.status),
         changed AS (
             SELECT campaign_id, 'pending' AS before, status FROM claimed
@@ -321,7 +331,8 @@ _CLAIM_BATCH = _claim_statement("""m.campaign_id = (SELECT campaign_id FROM batc
 def claim(session: Session, job: Job, limit: int, owner: str, now: datetime) -> list[Claimed]:
     """Claim up to ``limit`` rows of a job for ``owner``: in order, due, not expired, wanted.
 
-    Rows on the way whose recipient must not be written to become ``suppressed``. Two callers never get the same
+    Rows on the way whose recipient must not be written to become ``suppressed``; those that were paid for, or whose
+    cart was bought, while a worker had them become ``cancelled``. Two callers never get the same
     row. The caller commits before it sends; rows of an uncommitted claim are nobody's.
     """
     values: dict[str, object] = {"app_id": job.app_id, "now": now, "owner": owner}

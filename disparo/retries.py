@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from disparo import campaigns
 from disparo.actions import record_progress
+from disparo.batches import PAID_OR_BOUGHT
 from disparo.counters import DELTAS_OF_CHANGED
 from disparo.errors import ConflictError, NotFoundError
 from disparo.models import Campaign, Stop
@@ -30,13 +31,6 @@ GIVEN_UP = "given_up"
 
 #: A fault that a person mends, or that passes: what failed by it is worth another try.
 _MENDED = (Verdict.SENDER_STOP, Verdict.TEMPLATE_STOP, Verdict.RETRY, Verdict.THROTTLE)
-
-#: SQL: the customer has paid, or bought, what message ``m`` is about.
-PAID_OR_BOUGHT = """(EXISTS (
-        SELECT 1 FROM pix_charges p WHERE p.app_id = m.app_id AND p.reference = m.key
-            AND p.message_id = m.id AND p.paid_at IS NOT NULL)
-    OR m.campaign_id IS NULL AND EXISTS (
-        SELECT 1 FROM reminders r WHERE r.message_id = m.id AND r.converted_at IS NOT NULL))"""
 
 _HOLD_CHARGES = text("""
     SELECT 1 FROM messages m

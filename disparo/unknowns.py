@@ -20,13 +20,14 @@ from sqlalchemy import TextClause, text
 from sqlalchemy.orm import Session
 
 from disparo import actions, retries
+from disparo.batches import PAID_OR_BOUGHT
 from disparo.campaigns import ATTEMPTS_OF_UNKNOWN, RESENT_BY_ITSELF
 from disparo.counters import DELTAS_OF_CHANGED
 from disparo.errors import ConflictError
 from disparo.fence import RESTORED
 from disparo.models import Campaign
 from disparo.recovery import LEASE, LEASE_EXPIRED
-from disparo.retries import GIVEN_UP, PAID_OR_BOUGHT
+from disparo.retries import GIVEN_UP
 from disparo.statuses import ACCEPTED_OR_FURTHER, CampaignState, Status
 from disparo.whatsapp.codes import TABLE, Table
 

@@ -18,6 +18,7 @@ class Reminder(Base):
         UniqueConstraint("app_id", "sequence", "key", "step", "run"),
         Index("ix_reminders_due", "due_at", postgresql_where=text("status = 'scheduled'")),
         Index("ix_reminders_key", "app_id", "key"),
+        Index("ix_reminders_message_id", "message_id", postgresql_where=text("message_id IS NOT NULL")),
     )
 
     id: Mapped[BigId]

@@ -81,6 +81,13 @@ def upgrade() -> None:
         )
     op.add_column("messages", sa.Column("moved_to", sa.BigInteger(), nullable=True))
     _index_what_is_due("app_id", "campaign_id", "lane", "due_at", "id")
+    op.create_index(
+        "ix_reminders_message_id",
+        "reminders",
+        ["message_id"],
+        unique=False,
+        postgresql_where=sa.text("message_id IS NOT NULL"),
+    )
     op.create_check_constraint(
         op.f("ck_messages_moved_to"), "messages", "moved_to IS NULL OR status NOT IN ('pending', 'sending')"
     )
@@ -138,6 +145,7 @@ def downgrade() -> None:
     op.drop_column("messages", "version")
     op.drop_column("messages", "forgiven")
     op.drop_table("campaign_contents")
+    op.drop_index("ix_reminders_message_id", table_name="reminders")
     _index_what_is_due("app_id", "due_at")
     for column in ("stop_if_from", "first", "version"):
         op.drop_column("campaigns", column)

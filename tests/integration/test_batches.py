@@ -12,13 +12,15 @@ import pytest
 from sqlalchemy import Engine, select, text, update
 from sqlalchemy.orm import Session
 
-from disparo import batches, counters, recovery
+from disparo import batches, counters, pix, recovery, reminders
 from disparo.batches import Claimed, Job, Outcome
 from disparo.models import App, Batch, Campaign, Message, SendError
 from disparo.statuses import Lane, Status, Verdict
 from tests.factories.app import lift_stops, make_app, make_stop
 from tests.factories.campaign import make_batch, make_campaign, recount
+from tests.factories.charge import make_charge
 from tests.factories.message import make_message
+from tests.factories.reminder import make_reminder
 
 SECOND = timedelta(seconds=1)
 
@@ -830,3 +832,39 @@ def test_whatever_happens_every_row_is_reached_and_counted_once(
     left = set(states(session).values())
     assert left <= {Status.ACCEPTED, Status.FAILED, Status.UNKNOWN}
     assert len(engines.written) == 110
+
+
+# -- what was paid or bought meanwhile -----------------------------------------------------------------------
+
+
+def test_what_was_paid_while_a_worker_had_it_is_not_asked_for_when_it_comes_back(
+    session: Session, now: datetime
+) -> None:
+    app = make_app(session)
+    campaign = make_campaign(session, app, 2, lane=Lane.PAYMENT)
+    asked, other = session.scalars(select(Message).order_by(Message.id)).all()
+    asked.key = "fatura-1"
+    charge = make_charge(session, app, message_id=asked.id)
+    session.flush()
+    job = job_of(make_batch(session, campaign))
+    rows = batches.claim(session, job, 2, "w", now)
+    assert not pix.mark_paid(session, charge, now), "it may be under way"
+    batches.record(session, [Outcome(row.id, row.claim, Status.PENDING) for row in rows], now)
+    assert [row.id for row in batches.claim(session, job, 2, "w", now)] == [other.id]
+    assert states(session) == {asked.id: "cancelled", other.id: "sending"}
+    assert row_of(session, asked.id).settled_at == now
+    assert counters.counts(session, [campaign.id])[campaign.id] == recount(session, campaign)
+
+
+def test_a_reminder_whose_cart_was_bought_while_a_worker_had_it_is_not_sent_when_it_comes_back(
+    session: Session, now: datetime
+) -> None:
+    app = make_app(session)
+    make_reminder(session, app, now)
+    ((message_id,),) = reminders.release_due(session, now).values()
+    job = Job(app.id, Lane.MARKETING, message_ids=(message_id,))
+    (row,) = batches.claim(session, job, 1, "w", now)
+    assert reminders.convert(session, app, "carrinho-1", now).too_late == 1
+    batches.record(session, [Outcome(row.id, row.claim, Status.PENDING, verdict="throttle")], now)
+    assert batches.claim(session, job, 1, "w", now) == []
+    assert states(session) == {message_id: "cancelled"}
