@@ -6,7 +6,7 @@ the probe, so that this message and no other may leave under it. A probe that is
 and waits like the others.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -218,16 +218,18 @@ def resume(
     for stop in ended:
         _end(session, app.name, stop, now, by or actions.operator())
     session.flush()
-    probes = []
-    for stop in chosen:
-        if stop in ended:
+    probes: list[Probe] = []
+    faults = [stop for stop in chosen if stop not in ended]
+    for stop in faults:
+        named = {one.stop_id for one in probes}
+        if stop.id in named:
             continue
-        found = _name(session, stop, now, shut)
-        if found is None:
+        together = [one for one in faults if one.id not in named and one not in ended]
+        found = _name(session, stop, now, shut, together)
+        if not found:
             _end(session, app.name, stop, now, by or actions.operator())
             ended.append(stop)
-        else:
-            probes.append(found)
+        probes += found
     session.flush()
     return Resumed(ended, probes)
 
@@ -256,8 +258,8 @@ _NOT_UNDER_ANOTHER = """NOT EXISTS (
         OR (o.scope = 'template' AND o.key = {0}.template))"""
 _CANDIDATE = text(f"""
     WITH other AS (
-        SELECT scope, key FROM stops WHERE app_id = :app_id AND ended_at IS NULL AND id <> :stop_id)
-    SELECT found.id, found.lane FROM (
+        SELECT scope, key FROM stops WHERE app_id = :app_id AND ended_at IS NULL AND id <> ALL(:together))
+    SELECT found.id, found.lane, found.template FROM (
         SELECT one.id, one.lane, coalesce(one.template, c.template) AS template FROM campaigns c
         CROSS JOIN LATERAL (
             (SELECT m.id, m.lane, m.template FROM batches b JOIN messages m
@@ -286,13 +288,20 @@ _CANDIDATE = text(f"""
     ORDER BY array_position(ARRAY['marketing', 'utility', 'payment'], found.lane), found.id LIMIT 1""")
 
 
-def _name(session: Session, stop: Stop, now: datetime, shut: Sequence[int]) -> Probe | None:
-    """Name the next probe of a stop; None when no message may leave now."""
+def _name(
+    session: Session, stop: Stop, now: datetime, shut: Sequence[int], together: Sequence[Stop]
+) -> list[Probe]:
+    """Name the next probe of a stop; none when no message may leave now.
+
+    Args:
+      together: Stops of its app, itself included, that are to be tried now. What several of them hold is the probe of
+        each: one that waited for the others would never be tried.
+    """
     found = session.execute(
         _CANDIDATE,
         {
             "app_id": stop.app_id,
-            "stop_id": stop.id,
+            "together": [one.id for one in together],
             "scope": stop.scope,
             "key": stop.key,
             "now": now,
@@ -300,13 +309,19 @@ def _name(session: Session, stop: Stop, now: datetime, shut: Sequence[int]) -> P
         },
     ).one_or_none()
     if found is None:
-        return None
-    stop.probe_message_id = found.id
-    stop.probes += 1
-    stop.probe_at = now + LOST_AFTER
+        return []
+    widths = {"app": None, "lane": found.lane, "template": found.template}
+    probes = []
+    for one in together:
+        if one.scope != "app" and one.key != widths[one.scope]:
+            continue
+        one.probe_message_id = found.id
+        one.probes += 1
+        one.probe_at = now + LOST_AFTER
+        probes.append(Probe(one.id, one.app_id, found.lane, found.id))
     session.flush()
     _say_named(session, found.id, None)
-    return Probe(stop.id, stop.app_id, found.lane, found.id)
+    return probes
 
 
 def _say_named(session: Session, message_id: int, at: datetime | None) -> None:
@@ -335,14 +350,18 @@ def release_probes(session: Session, now: datetime, *, shut: Sequence[int] = ())
     The caller commits, then enqueues them.
     """
     rows: Sequence[Row[Any]] = session.execute(_WAITING, {"now": now}).all()
-    probes = []
+    probes: list[Probe] = []
+    due = [session.get_one(Stop, row.id) for row in rows if row.due]
+    for stop in due:
+        named = {one.stop_id for one in probes}
+        if stop.id not in named:
+            together = [one for one in due if one.app_id == stop.app_id and one.id not in named]
+            found = _name(session, stop, now, shut, together)
+            for one in found[:1]:
+                _say_named(session, one.message_id, now)
+            probes += found
     for row in rows:
-        if row.due:
-            found = _name(session, session.get_one(Stop, row.id), now, shut)
-            if found is not None:
-                _say_named(session, found.message_id, now)
-                probes.append(found)
-        else:
+        if not row.due:
             _say_named(session, row.message_id, now)
             probes.append(Probe(row.id, row.app_id, row.lane, row.message_id))
     return probes
@@ -361,18 +380,25 @@ def was_refused(stop: Stop, now: datetime) -> bool:
 
 def as_jobs(probes: Sequence[Probe]) -> list[Job]:
     """What to enqueue for them."""
-    return [Job(one.app_id, one.lane, message_ids=(one.message_id,), probe=True) for one in probes]
+    jobs = (Job(one.app_id, one.lane, message_ids=(one.message_id,), probe=True) for one in probes)
+    return list(dict.fromkeys(jobs))
 
 
-def pass_probe(session: Session, message_id: int, now: datetime) -> list[Stop]:
-    """End the stops of which an accepted message was the probe; those that ended."""
+def pass_probe(
+    session: Session, message_id: int, now: datetime, *, codes: Collection[str] | None = None
+) -> list[Stop]:
+    """End the stops of which an accepted message was the probe; those that ended.
+
+    Args:
+      codes: It was only answered, which ends the stops of these codes.
+    """
     # The app before its stops, as `resume` locks them.
     session.execute(
         text("""
             SELECT 1 FROM apps WHERE id IN (SELECT app_id FROM messages WHERE id = :id) FOR NO KEY UPDATE"""),
         {"id": message_id},
     )
-    ended = _probed(session, message_id)
+    ended = [stop for stop in _probed(session, message_id) if codes is None or stop.code in codes]
     for stop in ended:
         app = session.get_one(App, stop.app_id, with_for_update={"key_share": True})
         # What still comes of requests from before tells of a fault that is over.

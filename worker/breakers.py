@@ -21,6 +21,8 @@ from worker.view import Probed, View
 
 #: So many requests of an app in a row that got none of the provider's answers stop it.
 STREAK = 10
+#: Stops that any answer of the provider's ends.
+_ABOUT_ANSWERS = (UNREACHABLE, STRANGE_ANSWERS)
 _NOT_REACHED = ("connection_failed", "proxy_refused")
 
 logger = log.get(__name__)
@@ -191,7 +193,7 @@ class Breakers:
         strange: Fault | None,
     ) -> None:
         """End or keep the stops of which ``row`` was the probe."""
-        about_answers = any(stop.code in (UNREACHABLE, STRANGE_ANSWERS) for stop in probed)
+        about_answers = any(stop.code in _ABOUT_ANSWERS for stop in probed)
         same = next((stop for stop in probed if stop.code == judgement.code), None)
         try:
             with self._connections.session() as session:
@@ -205,12 +207,14 @@ class Breakers:
                 elif same is not None:
                     fault = Fault(same.code, judgement.reason, judgement.hint, judgement.rule)
                     stops.fail_probe(session, row.id, same.scope, same.key, fault, now)
-                elif judgement.verdict is Verdict.ACCEPTED or (about_answers and strange is None):
-                    # Any answer of the provider's shows that it is reached.
+                elif judgement.verdict is Verdict.ACCEPTED:
                     ended = stops.pass_probe(session, row.id, now)
                 elif strange is not None and about_answers:
                     stops.fail_probe(session, row.id, "app", "", strange, now)
                 else:
+                    if about_answers:
+                        # Any answer of the provider's shows that it is reached.
+                        ended = stops.pass_probe(session, row.id, now, codes=_ABOUT_ANSWERS)
                     told = judgement.verdict in (Verdict.RETRY, Verdict.THROTTLE, Verdict.UNKNOWN)
                     after: timedelta = stops.LATER if told else stops.SOON
                     stops.repeat_probe(session, row.id, after, now)

@@ -154,3 +154,41 @@ def test_probes_that_are_not_answered_come_ever_more_rarely(
         waits.append((stop.probe_at - at).total_seconds())
         at = stop.probe_at
     assert waits == [15, 30, 60, 120, 240, 300, 300]
+
+
+def test_two_faults_that_hold_the_same_messages_are_tried_by_one_of_them(
+    session: Session, app: App, now: datetime
+) -> None:
+    make_campaign(session, app, 5, lane=Lane.MARKETING)
+    held = [probing(session, app, now), probing(session, app, now, scope="lane", key="marketing")]
+    found = stops.release_probes(session, now)
+    (job,) = stops.as_jobs(found)
+    (row,) = batches.claim(session, job, 1, "w", now)
+    assert {stop.probe_message_id for stop in held} == {row.id}
+    assert stops.release_probes(session, now + SECOND) == []
+    assert len(stops.pass_probe(session, row.id, now + SECOND)) == 2
+    assert in_force(session, app) == []
+
+
+def test_a_resume_tries_one_message_for_two_faults_that_hold_it(
+    session: Session, app: App, now: datetime
+) -> None:
+    make_campaign(session, app, 5, lane=Lane.MARKETING)
+    for scope, key in (("app", ""), ("lane", "marketing")):
+        make_stop(session, app, scope=scope, key=key, code="1003").message_id = 1
+    done = stops.resume(session, app, now, probe=True)
+    assert done.ended == []
+    assert len({one.message_id for one in done.probes}) == 1
+    assert len(in_force(session, app)) == 2
+
+
+def test_an_answer_that_accepts_nothing_ends_only_the_stop_that_is_about_answers(
+    session: Session, app: App, now: datetime
+) -> None:
+    make_campaign(session, app, 5, lane=Lane.MARKETING)
+    probing(session, app, now, code="unreachable")
+    lane = probing(session, app, now, scope="lane", key="marketing", code="131048")
+    named = stops.release_probes(session, now)
+    assert len(named) == 2
+    stops.pass_probe(session, named[0].message_id, now, codes=["unreachable"])
+    assert in_force(session, app) == [lane]
