@@ -295,7 +295,8 @@ def _claim_statement(which: str) -> TextClause:
             SELECT true AS held FROM pg_advisory_xact_lock_shared({_LOCK_OF_OWNER})),
         picked AS (
             SELECT m.id, coalesce(m.template, c.template) AS its_template, c.version AS its_version,
-                {PAID_OR_BOUGHT} AS is_over, {suppressions.REASON} AS why_not
+                -- What nobody has claimed yet was cancelled with the payment itself.
+                m.claims > 0 AND {PAID_OR_BOUGHT} AS is_over, {suppressions.REASON} AS why_not
             FROM messages m LEFT JOIN campaigns c ON c.id = m.campaign_id
             WHERE (SELECT held FROM claiming) AND {which} AND m.app_id = :app_id AND m.status = 'pending'
                 AND (m.due_at IS NULL OR m.due_at <= :now) AND (m.not_after IS NULL OR m.not_after > :now)
