@@ -208,6 +208,8 @@ def notice_clock_set_back(session: Session, now: datetime) -> bool:
         return False
     values = {"now": now, "was": was + LOOKED_WITHIN, "step": was - now}
     for statement in (
+        """UPDATE stops SET probe_at = greatest(probe_at - CAST(:step AS interval), :now)
+           WHERE ended_at IS NULL AND probe_at > :now""",
         "UPDATE messages SET due_at = :now WHERE status = 'pending' AND due_at > :now AND due_at <= :was",
         # A back-off goes on where it was. What was never claimed is scheduled, and stays.
         """UPDATE messages SET due_at = due_at - CAST(:step AS interval)

@@ -10,7 +10,7 @@ from disparo import batches, counters, recovery
 from disparo.batches import Claimed, Job, Outcome
 from disparo.models import App, Batch, Campaign, Message, SendError, Worker
 from disparo.statuses import Status
-from tests.factories.app import make_app
+from tests.factories.app import make_app, make_stop
 from tests.factories.campaign import make_batch, make_campaign, recount
 from tests.factories.installation import make_worker
 from tests.factories.message import make_message
@@ -531,6 +531,18 @@ def test_what_happened_between_the_last_look_and_the_step_back_heals_as_soon(
     assert session.scalars(select(Worker.seen_at)).one() <= within
     for released_at, held_at in session.execute(select(Batch.released_at, Batch.held_at)):
         assert (released_at <= within, held_at <= within) == (True, True)
+
+
+def test_a_stop_is_tried_in_its_time_although_the_clock_was_set_back(
+    session: Session, campaign: Campaign, now: datetime
+) -> None:
+    stop = make_stop(session, session.get_one(App, campaign.app_id), code="1003")
+    stop.message_id, stop.probe_at = 1, now + 300 * SECOND
+    session.flush()
+    before = now - HOUR
+    assert noticed(session, now, before)
+    session.refresh(stop)
+    assert before + 295 * SECOND <= stop.probe_at <= before + 305 * SECOND
 
 
 def test_a_retry_waits_for_the_rest_of_its_back_off_although_the_clock_was_set_back(
