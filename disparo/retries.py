@@ -51,9 +51,14 @@ _LOCK = text("""
     JOIN unnest(CAST(:ids AS bigint[]), CAST(:claims AS integer[])) AS seen (id, claims)
         ON seen.id = m.id AND seen.claims = m.claims
     WHERE m.status = 'failed' AND m.code = ANY(:codes) AND m.moved_to IS NULL ORDER BY m.id FOR UPDATE OF m""")
-_FAILED_BY = text("""
-    SELECT m.id FROM unnest(CAST(:codes AS text[]), CAST(:since AS timestamptz[])) AS f (code, since)
-    JOIN messages m ON m.app_id = :app_id AND m.status = 'failed' AND m.code = f.code AND m.failed_at >= f.since
+# A probe may have met another fault of the account than the one that the others failed by.
+_OF_THE_ACCOUNT = ", ".join(
+    f"'{rule.code}'" for rule in TABLE.rules if rule.verdict is Verdict.SENDER_STOP and rule.scope == "app"
+)
+_FAILED_BY = text(f"""
+    SELECT DISTINCT m.id FROM unnest(CAST(:codes AS text[]), CAST(:since AS timestamptz[])) AS f (code, since)
+    JOIN messages m ON m.app_id = :app_id AND m.status = 'failed' AND m.failed_at >= f.since
+        AND (m.code = f.code OR f.code IN ({_OF_THE_ACCOUNT}) AND m.code IN ({_OF_THE_ACCOUNT}))
     WHERE m.moved_to IS NULL ORDER BY m.id""")
 _LOCK_FAILED = text("""
     SELECT id FROM messages WHERE id = ANY(:ids) AND status = 'failed' AND moved_to IS NULL
