@@ -384,6 +384,20 @@ def eventually(process, condition, seconds=120):
         time.sleep(0.02)
 
 
+def test_ctrl_c_in_the_middle_of_a_statement_is_a_sentence_too(run, make, monkeypatch):
+    def interrupted(session, *_, **__):
+        session.connection().connection.driver_connection.pgconn.send_query(b"SELECT pg_sleep(1)")
+        raise KeyboardInterrupt
+
+    arguments = make(people(3))
+    with monkeypatch.context() as patch:
+        patch.setattr(recipients, "load", interrupted)
+        done = run(*arguments)
+    assert done.code == 1
+    assert "stopped at line 1 of" in done.err
+    assert run(*arguments).code == 0
+
+
 def test_ctrl_c_while_importing_launches_nothing_and_the_same_command_goes_on(
     run, make, environment, connections
 ):
