@@ -654,6 +654,10 @@ class Sender:
         try:
             with self._session() as (session, now):
                 look = fence.look(session, self._mirror, claimed=claimed)
+                claims = [(one.message_id, one.claim) for one in recorded]
+                if look.finding is None and claims and fence.lacks(session, claims):
+                    # A backup from between two advances: what is recorded here is not in it.
+                    look = replace(look, finding=fence.Restored(look.mark), advanced=False)
                 if look.finding is not None:
                     self._trip_fence(session, look.finding, now)
             self._fenced = look.finding is not None

@@ -959,6 +959,22 @@ def test_the_journal_shows_a_backup_that_has_the_same_epoch(
     assert by_status(connections) == {"pending": 3}
 
 
+def test_what_was_recorded_shows_a_backup_that_has_the_same_epoch(
+    connections: Connections, sandbox: Sandbox, redis_url: str, senders: Any
+) -> None:
+    """As above, with the outcomes recorded in the database that is lost."""
+    app = sending_app(connections, sandbox, redis_url)
+    ids = singles(connections, app, 3)
+    sender = senders()
+    with connections.session() as session:
+        session.execute(text("SELECT 1 FROM installation FOR SHARE"))
+        sender.take_messages(app.id, ids)
+        until(lambda: len(sender._recorded) == 3, "the outcomes")
+        session.execute(text("UPDATE messages SET status = 'pending', claims = 0, claimed_by = NULL"))
+    until(lambda: fence_holds(connections), "the fence")
+    assert set(sender._journal._where) == {(message_id, 1) for message_id in ids}
+
+
 def test_the_journal_of_a_killed_worker_shows_it_too(
     connections: Connections, sandbox: Sandbox, redis_url: str, senders: Any, home: Path
 ) -> None:
