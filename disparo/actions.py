@@ -1,6 +1,7 @@
 """Who did what, when and why: recorded beside the change itself, shown newest first."""
 
 import getpass
+import re
 from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -11,6 +12,7 @@ from sqlalchemy.orm import Session
 from disparo.models import Action
 from disparo.statuses import Lane
 
+_INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?\+00:00", re.ASCII)
 #: So many of the last actions are shown as text.
 SHOWN = 5
 
@@ -73,6 +75,13 @@ def record_progress(
     return action.id
 
 
+def add_details(session: Session, action_id: int, **details: Any) -> None:
+    """Keep beside an action what came of it."""
+    action = session.get_one(Action, action_id)
+    action.details = {**(action.details or {}), **details}
+    session.flush()
+
+
 def operator() -> str:
     """The OS user who runs this process."""
     try:
@@ -109,7 +118,7 @@ def in_words(entry: dict[str, Any], zone: ZoneInfo) -> str:
     """An entry of `history` as a line: ``2026-11-21 10:02  ana paused: wrong price``."""
     at = datetime.fromisoformat(entry["at"]).astimezone(zone)
     told = ", ".join(
-        f"{name.replace('_', ' ')} {_value(value)}"
+        f"{name.replace('_', ' ')} {_value(value, zone)}"
         for name, value in entry["details"].items()
         if value not in (None, "", [], 0)
     )
@@ -118,7 +127,9 @@ def in_words(entry: dict[str, Any], zone: ZoneInfo) -> str:
     return f"{at:%Y-%m-%d %H:%M}  {entry['actor']} {verb}" + (f" ({told})" if told else "") + why
 
 
-def _value(value: Any) -> str:
+def _value(value: Any, zone: ZoneInfo) -> str:
+    if isinstance(value, str) and _INSTANT.fullmatch(value):
+        return f"{datetime.fromisoformat(value).astimezone(zone):%Y-%m-%d %H:%M}"
     if isinstance(value, list):
         return ", ".join(map(str, value))
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

@@ -159,7 +159,9 @@ def stop_as_json(stop: Stop) -> dict[str, Any]:
         "hint": stop.hint or None,
         "since": stop.since.isoformat(),
         "probes": stop.probes,
-        "next_probe_at": stop.probe_at.isoformat() if stop.probe_at else None,
+        "probing": stop.probe_message_id is not None,
+        # While one is under way this is when it would be taken for lost.
+        "next_probe_at": stop.probe_at.isoformat() if stop.probe_at and not stop.probe_message_id else None,
     }
 
 

@@ -332,10 +332,13 @@ def get(session: Session, name: str, *, lock: bool = False) -> Campaign:
 
 def pause(
     session: Session, campaign: Campaign, *, reason: str = "paused by an operator", by: str | None = None
-) -> None:
-    """Let nothing more of it leave; what is written already comes to its outcome. The caller has it locked."""
+) -> bool:
+    """Let nothing more of it leave; what is written already comes to its outcome. The caller has it locked.
+
+    False when it was paused already: what it was first paused for stays.
+    """
     if campaign.state == CampaignState.PAUSED:
-        return
+        return False
     if campaign.state not in (CampaignState.RUNNING, CampaignState.SCHEDULED):
         raise ConflictError(
             f"{campaign.name} is {campaign.state}; only a running or scheduled campaign can be paused"
@@ -344,6 +347,7 @@ def pause(
     _record(session, "pause", campaign, by, reason)
     _tell(session, "paused", campaign, f"{campaign.name} is paused: {reason}", reason=reason)
     session.flush()
+    return True
 
 
 def resume(
@@ -570,13 +574,16 @@ def status(session: Session, campaign: Campaign, now: datetime, zone: ZoneInfo) 
     left = counts[Status.PENDING] + counts[Status.SENDING]
     window_shut = campaign.id in shut(session, now, zone)
     workers = live_workers(session)
+    next_try = _next_try(session, campaign, now) if left and not rate else None
     resends = not left and counts[Status.UNKNOWN] > 0 and _resends(session, campaign, now)
     limited_by = _limited_by(campaign, app, counts, rate, held, window_shut, workers, resends)
     loaded = session.scalars(select(Import).where(Import.campaign_id == campaign.id)).first()
-    moving = campaign.state == CampaignState.RUNNING and limited_by in (
-        LimitedBy.NONE,
-        LimitedBy.RATE,
-        LimitedBy.NETWORK,
+    wait = (next_try - now).total_seconds() if next_try else 0.0
+    stands = bool(held and counts[Status.PENDING])
+    moving = (
+        campaign.state == CampaignState.RUNNING
+        and not stands
+        and limited_by in (LimitedBy.NONE, LimitedBy.RATE, LimitedBy.NETWORK)
     )
     return {
         "name": campaign.name,
@@ -587,7 +594,10 @@ def status(session: Session, campaign: Campaign, now: datetime, zone: ZoneInfo) 
         "counts": counts,
         "failures": failures(session, campaign.id) if counts[Status.FAILED] else [],
         "rate": round(rate, 1),
-        "eta_seconds": None if resends or (left and not moving) else round(left / (rate or app.rate)),
+        "eta_seconds": None
+        if resends or (left and not moving)
+        else round(max(left / (rate or app.rate), wait)),
+        "next_try_at": next_try.isoformat() if next_try else None,
         "limited_by": limited_by,
         "pause_reason": campaign.pause_reason or (held[0].reason if held else None),
         "workers": workers,
@@ -632,6 +642,19 @@ def _limited_by(
         # Nothing was answered yet: it has just begun, or goes on after a stop.
         return LimitedBy.NONE
     return LimitedBy.RATE if rate >= 0.8 * app.rate else LimitedBy.NETWORK
+
+
+def _next_try(session: Session, campaign: Campaign, now: datetime) -> datetime | None:
+    """When the first goes on, where all that is left was refused for now and waits to be tried again."""
+    found: datetime | None = session.execute(
+        text("""
+            SELECT min(due_at) FROM messages
+            WHERE app_id = :app_id AND campaign_id = :id AND status = 'pending' AND due_at IS NOT NULL
+            HAVING min(due_at) > :now AND NOT EXISTS (
+                SELECT 1 FROM messages WHERE campaign_id = :id AND status = 'pending' AND due_at IS NULL)"""),
+        {"app_id": campaign.app_id, "id": campaign.id, "now": now},
+    ).scalar_one_or_none()
+    return found
 
 
 def _resends(session: Session, campaign: Campaign, now: datetime) -> bool:

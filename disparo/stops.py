@@ -6,6 +6,7 @@ the probe, so that this message and no other may leave under it. A probe that is
 and waits like the others.
 """
 
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -112,14 +113,29 @@ def trip(
         present = select(App.epoch).where(App.id == app_id).with_for_update(read=True)
         if session.scalars(present).one() != epoch:
             return False
-    rule = fault.rule
+    rule, name = fault.rule, session.get_one(App, app_id).name
+    hint = _named(fault.hint, name)
     probe_at = now + timedelta(seconds=rule.probe_seconds) if rule.probes else None
-    made = _insert(session, app_id, scope, key, fault.code, fault.reason, fault.hint, message_id, probe_at)
+    made = _insert(session, app_id, scope, key, fault.code, fault.reason, hint, message_id, probe_at)
     if made is None:
         return False
-    name = session.get_one(App, app_id).name
-    _tell(session, name, scope, key, fault.code, fault.reason, fault.hint)
+    _tell(session, name, scope, key, fault.code, fault.reason, hint)
+    actions.record_action(
+        session,
+        "pause",
+        f"app:{name}",
+        actor="disparo",
+        why=fault.reason,
+        scope=scope,
+        key=key or None,
+        code=fault.code,
+    )
     return True
+
+
+def _named(hint: str, app: str) -> str:
+    """A hint of the table with its command as it is typed for this app."""
+    return re.sub(r"`disparo app resume(?=`| --)", f"`disparo app resume {app}", hint)
 
 
 def _insert(
@@ -158,7 +174,7 @@ def _tell(session: Session, app: str, scope: str, key: str, code: str, reason: s
         session,
         f"{scope}_paused",
         f"app:{app}",
-        f"{in_words(app, scope, key)} is paused: {reason}. {hint}".strip(),
+        f"{in_words(app, scope, key)} is paused: {reason.rstrip('.')}. {hint}".strip(),
         code=code,
         scope=scope,
         key=key or None,
@@ -234,8 +250,21 @@ def resume(
     return Resumed(ended, probes)
 
 
+# What it refused for now (131048) would wait on by itself, long after the others have left.
+_DUE_AT_ONCE = text("""
+    UPDATE messages SET due_at = :now WHERE id IN (
+        SELECT id FROM messages
+        WHERE app_id = :app_id AND status = 'pending' AND due_at > :now AND code = :code
+            AND (:scope <> 'lane' OR lane = :key)
+        FOR UPDATE SKIP LOCKED)""")
+
+
 def _end(session: Session, app: str, stop: Stop, now: datetime, by: str) -> None:
     stop.ended_at, stop.ended_by = now, by
+    session.execute(
+        _DUE_AT_ONCE,
+        {"app_id": stop.app_id, "code": stop.code, "scope": stop.scope, "key": stop.key, "now": now},
+    )
     notifications.add(
         session,
         f"{stop.scope}_resumed",
@@ -432,7 +461,8 @@ def fail_probe(session: Session, message_id: int, scope: str, key: str, fault: F
         if stop.code != fault.code:
             # Another fault, whose waits begin anew.
             stop.probes = 1
-        stop.code, stop.reason, stop.hint = fault.code, fault.reason, fault.hint
+        name = session.get_one(App, stop.app_id).name
+        stop.code, stop.reason, stop.hint = fault.code, fault.reason, _named(fault.hint, name)
         seconds = min(rule.probe_cap_seconds, rule.probe_seconds * GROWTH ** min(stop.probes - 1, 32))
         stop.probe_at = now + timedelta(seconds=seconds) if stop.probes < rule.probes else None
     session.flush()

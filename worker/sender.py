@@ -286,6 +286,11 @@ class Sender:
             with self._session() as (session, now):
                 rows = batches.claim(session, job, limit, self.name, now)
                 fence.require(session, self._mirror)
+                # With the first claim since the epoch last grew, so that the other processes of this home too
+                # know a backup from before it, whose journals are not theirs.
+                grown = fence.advance(session, fence.current(session)) if rows and not self._claimed else None
+            if grown is not None:
+                self._mirror.keep(fence.Look(grown, advanced=True))
             with self._mutex:
                 self._held.update((row.id, row.claim) for row in rows)
                 self._claimed = self._claimed or bool(rows)
@@ -654,6 +659,10 @@ class Sender:
         try:
             with self._session() as (session, now):
                 look = fence.look(session, self._mirror, claimed=claimed)
+                claims = [(one.message_id, one.claim) for one in recorded]
+                if look.finding is None and claims and fence.lacks(session, claims):
+                    # A backup from between two advances: what is recorded here is not in it.
+                    look = replace(look, finding=fence.Restored(look.mark), advanced=False)
                 if look.finding is not None:
                     self._trip_fence(session, look.finding, now)
             self._fenced = look.finding is not None

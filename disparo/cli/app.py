@@ -112,7 +112,12 @@ def show(name: Name, as_json: JSON = False) -> None:
     if as_json:
         return print_json(found)
     entries, held = found.pop("history")[: actions.SHOWN], found.pop("breakers")
-    shown = {name: value for name, value in found.items() if not name.startswith("token_")}
+    # Why it is paused stands below, with since when and by which code.
+    below = ("reason", "code", "hint", "since")
+    shown = {
+        name: value for name, value in found.items() if not name.startswith("token_") and name not in below
+    }
+    shown |= {name: f"{found[name]:g}" for name in ("rate", "effective_rate")}
     print_fields(shown | {"token": token, "warning": tokens.warning(app)})
     for stop in held:
         print_stop(stop, connections.settings.zone)
@@ -256,9 +261,11 @@ def _resume(
             shut=campaigns.shut(session, now, connections.settings.zone),
         )
         if done.ended or done.probes:
-            actions.record_action(
+            action = actions.record_action(
                 session, "resume", f"app:{name}", actor=by, why=why, lane=lane, retried=retried or None
             )
+            session.flush()
+            action_id = action.id
         app_id, waiting = app.id, {one.stop_id for one in done.probes}
     if any(stop.scope == "app" for stop in done.ended) and not waiting:
         _publish(connections, {app_id: None})
@@ -275,7 +282,11 @@ def _resume(
         shown = retries.shown(campaign)
         tell(f"{n:,} of {campaign} failed with {code}: `disparo campaign retry {shown} --code {code}`")
     if waiting:
-        return _await_probes(connections, name, done.probes, tell)
+        came_to = _await_probes(connections, name, done.probes, tell)
+        if came_to == FAILED:
+            with connections.session() as session:
+                actions.add_details(session, action_id, probe="refused")
+        return came_to
     with connections.session() as session:
         left = apps.describe(session, apps.get(session, name))
     if left["state"] == "paused":
@@ -304,7 +315,7 @@ def _await_probes(
     for stop in refused:
         what = stops.in_words(name, stop.scope, stop.key)
         note(
-            f"one message was tried and refused again: {stop.reason}; {what} stays paused. {stop.hint}".strip()
+            f"one message was tried and refused again: {stop.reason.rstrip('.')}; {what} stays paused. {stop.hint}".strip()
         )
     if refused:
         return FAILED

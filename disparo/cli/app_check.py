@@ -78,7 +78,14 @@ def _findings(connections: "Connections", app: "App") -> "list[Finding]":
         said = tokens.in_words(connections.environment, app, token.expires_at)
         if is_refused:
             return [Finding("token", Result.BAD, f"{health.sentence}. {tokens.remedy(app)}")]
-        return [Finding("token", Result.OK, said), health, account.wallet(), account.quality()]
+        others = [health, account.wallet(), account.quality()]
+        if all(one.result is not Result.OK for one in others):
+            # Only an answer shows that the provider takes it.
+            return [
+                Finding("token", Result.NOT_CHECKED, f"{said}; no answer tells whether it is taken"),
+                *others,
+            ]
+        return [Finding("token", Result.OK, said), *others]
     except SettingsError as err:
         return [Finding("token", Result.BAD, str(err))]
     except ServiceError as err:

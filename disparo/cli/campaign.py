@@ -6,6 +6,7 @@ import re
 import sys
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
@@ -20,6 +21,7 @@ from disparo.cli.output import (
     connected,
     counted,
     duration,
+    minute,
     note,
     print_json,
     print_stop,
@@ -157,7 +159,9 @@ def _ended(found: dict[str, Any], fail_over: float | None) -> int | None:
         for stop in found["stops"]:
             # What the send fence holds goes on by the command that its reason names.
             fenced = stop["scope"] == "app" and stop["key"] == "database"
-            again = "" if fenced else f"`disparo app resume {found['app']}` lets it go on"
+            told = fenced or "disparo app resume" in (stop["hint"] or "")
+            lane = f" --lane {stop['key']}" if stop["scope"] == "lane" else ""
+            again = "" if told else f"`disparo app resume {found['app']}{lane}` lets it go on"
             note(f"{stop['hint'] or ''} {again}".strip())
         if found["state"] == "paused" and "campaign resume" not in (found["pause_reason"] or ""):
             note(f"`disparo campaign resume {found['name']}` lets it go on")
@@ -190,13 +194,17 @@ def show_status(connections: "Connections", name: str, as_json: bool) -> None:
             again = f"disparo campaign retry {retries.shown(name)} --code {failure['code']}"
             say(f"  {failure['count']:,} failed with {failure['code']}: `{again}`")
     if found["limited_by"] != "none":
-        say(
-            f"  limited by {found['limited_by']}"
-            + (f": {found['pause_reason']}" if found["pause_reason"] else "")
-        )
+        # What a stop says stands below.
+        told = found["pause_reason"] in [None, *(stop["reason"] for stop in found["stops"])]
+        say(f"  limited by {found['limited_by']}" + ("" if told else f": {found['pause_reason']}"))
     for stop in found["stops"]:
         print_stop(stop, connections.settings.zone)
-    if found["state"] == "running":
+    if found["state"] == "scheduled":
+        say(f"  begins at {minute(found['launch_at'], connections.settings.zone)}")
+    if found["next_try_at"]:
+        first = datetime.fromisoformat(found["next_try_at"]).astimezone(connections.settings.zone)
+        say(f"  what is left was refused for now; the first is tried again at {first:%Y-%m-%d %H:%M:%S}")
+    if found["state"] == "running" and (found["counts"]["pending"] or found["counts"]["sending"]):
         say(f"  {found['rate']:g}/s, {duration(found['eta_seconds'])} left")
     if any(entry["verb"] != "launch" for entry in found["history"]):
         for entry in found["history"][: actions.SHOWN]:

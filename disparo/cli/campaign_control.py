@@ -24,11 +24,12 @@ def pause(
 
     with connected() as connections:
         with connections.session() as session:
-            campaigns.pause(session, campaigns.get(session, name, lock=True), reason=why, by=by)
+            campaign = campaigns.get(session, name, lock=True)
+            new, reason = campaigns.pause(session, campaign, reason=why, by=by), campaign.pause_reason
         announce(connections)
         if as_json:
             return show_status(connections, name, as_json)
-    return say(f"{name} is paused")
+    return say(f"{name} is paused" if new else f"{name} was paused already: {reason}")
 
 
 def resume(name: Name, by: By = None, why: Why = None, as_json: JSON = False) -> None:

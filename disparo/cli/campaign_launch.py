@@ -82,6 +82,7 @@ def import_and_launch(
 ) -> str:
     """Check, import in pages, launch; the campaign's name."""
     from disparo import campaigns, db, pix, recipient_files, recipients
+    from disparo.models import Import
     from disparo.rejects import RejectsFile
 
     prepared = prepare(connections, file, at=at, payment=payment)
@@ -125,10 +126,11 @@ def import_and_launch(
                     session, campaign, loaded, reader, opened, after_page=after_page, after_insert=store
                 )
             except KeyboardInterrupt:
-                session.rollback()
-                session.refresh(loaded)
+                # Its connection may be in the middle of a COPY, of no use for another statement.
+                session.invalidate()
+                reached = session.get_one(Import, loaded.id).next_line
                 note(
-                    f"stopped at line {max(1, loaded.next_line)} of {audience}; nothing is launched. "
+                    f"stopped at line {max(1, reached)} of {audience}; nothing is launched. "
                     "The same command goes on from there"
                 )
                 raise typer.Exit(FAILED) from None

@@ -81,7 +81,7 @@ def relaunch(
                     session, campaign, loaded, old, states, parsed, prepared.now, after_page=after_page
                 )
             except KeyboardInterrupt:
-                session.rollback()
+                session.invalidate()
                 note(
                     "stopped; nothing is launched, and what has moved waits. The same command goes on from there"
                 )

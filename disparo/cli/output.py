@@ -85,8 +85,15 @@ def print_stop(stop: dict[str, Any], zone: ZoneInfo) -> None:
     say(f"  stopped: {width}, since {at(stop['since'])}, code {stop['code']}: {stop['reason']}")
     if stop["hint"]:
         say(f"    {stop['hint']}")
-    if stop["next_probe_at"]:
+    if stop["probing"]:
+        say("    one message is being tried")
+    elif stop["next_probe_at"]:
         say(f"    tried by itself {counted(stop['probes'], 'time')}, next at {at(stop['next_probe_at'])}")
+
+
+def minute(instant: str | None, zone: ZoneInfo) -> str:
+    """An ISO instant as people of that zone read it; empty when there is none."""
+    return f"{datetime.fromisoformat(instant).astimezone(zone):%Y-%m-%d %H:%M}" if instant else ""
 
 
 def counted(n: int, what: str) -> str:

@@ -120,7 +120,7 @@ def follow(connections: "Connections", message_id: int, timeout: float) -> dict[
     from sqlalchemy import select
 
     from disparo import apps, campaigns
-    from disparo.models import Message, Stop
+    from disparo.models import App, Message, Stop
     from disparo.statuses import SETTLED, Status
 
     begun = time.monotonic()
@@ -130,6 +130,7 @@ def follow(connections: "Connections", message_id: int, timeout: float) -> dict[
             status = session.execute(select(Message.status).where(Message.id == message_id)).scalar_one()
             app_id = session.execute(select(Message.app_id).where(Message.id == message_id)).scalar_one()
             workers = campaigns.live_workers(session)
+            name = session.get_one(App, app_id).name
             stop: Stop | None = next((s for s in apps.stops(session, app_id) if s.scope == "app"), None)
         if status in (*SETTLED, Status.UNKNOWN):
             return describe(connections, message_id)
@@ -138,7 +139,7 @@ def follow(connections: "Connections", message_id: int, timeout: float) -> dict[
             note(
                 f"the app is paused since {stop.since:%Y-%m-%d %H:%M} UTC: {stop.reason}. {stop.hint}".rstrip()
             )
-            mended = "" if apps.is_fence(stop) else "; mend it and run `disparo app resume`"
+            mended = "" if apps.is_fence(stop) else f"; mend it and run `disparo app resume {name}`"
             note(f"the message waits as {message_id}{mended}")
             return describe(connections, message_id)
         alone_since = None if workers else (alone_since or now)

@@ -1,10 +1,11 @@
 """``disparo suppress``: who must not be written to."""
 
 from typing import Annotated, Any
+from zoneinfo import ZoneInfo
 
 import typer
 
-from disparo.cli.output import JSON, connected, counted, print_json, print_table, say
+from disparo.cli.output import JSON, connected, counted, minute, print_json, print_table, say
 
 cli = typer.Typer(no_args_is_help=True)
 
@@ -66,7 +67,7 @@ def remove(
             actions.record_action(
                 session, "unsuppress", f"recipient:{whom.masked}", actor=by, why=why, app=app, removed=removed
             )
-        left = suppressions.find(session, whom, db.now(session))
+        left, zone = suppressions.find(session, whom, db.now(session)), connections.settings.zone
     if as_json:
         return print_json({"removed": removed, "left": _masked(left)})
     say(
@@ -74,7 +75,7 @@ def remove(
         if removed
         else f"nothing to remove for {whom.masked}"
     )
-    return _show(left, "still in force:") if left else None
+    return _show(left, zone, "still in force:") if left else None
 
 
 @cli.command("list")
@@ -91,6 +92,7 @@ def list_(
     whom = suppressions.target(number) if number else None
     with connected() as connections, connections.session() as session:
         now, owner = db.now(session), apps.get(session, app) if app else None
+        zone = connections.settings.zone
         found = (
             suppressions.find(session, whom, now, app=owner)
             if whom
@@ -101,7 +103,7 @@ def list_(
         return print_json(shown)
     if not shown:
         return say(f"nothing holds {whom.masked}" if whom else "nobody is suppressed")
-    return _show(shown)
+    return _show(shown, zone)
 
 
 def _masked(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -110,8 +112,9 @@ def _masked(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [one | {"to": one["to"] if ":" in one["to"] else phone.mask(one["to"])} for one in found]
 
 
-def _show(found: list[dict[str, Any]], title: str = "") -> None:
+def _show(found: list[dict[str, Any]], zone: ZoneInfo, title: str = "") -> None:
     if title:
         say(title)
     header = ("to", "app", "scope", "reason", "by", "since", "expires_at")
-    print_table(header, ([one[name] or ("all" if name == "app" else "") for name in header] for one in found))
+    shown = [one | {name: minute(one[name], zone) for name in ("since", "expires_at")} for one in found]
+    print_table(header, ([one[name] or ("all" if name == "app" else "") for name in header] for one in shown))

@@ -1,11 +1,13 @@
 """Senders: set, show, pause, resume, retry."""
 
-import pytest
-from sqlalchemy import text
+from datetime import timedelta
 
-from disparo import apps, messages, phone, stops
+import pytest
+from sqlalchemy import select, text
+
+from disparo import apps, messages, phone, retries, stops
 from disparo.errors import InputError
-from disparo.models import Message
+from disparo.models import Message, Notification
 from disparo.statuses import Status
 from tests.factories.app import fault
 
@@ -150,3 +152,61 @@ def test_the_slowest_rate_is_still_one_that_a_status_can_show(session, app):
     assert (changed.rate, created) == (apps.SLOWEST_RATE, False)
     with pytest.raises(InputError):
         apps.configure(session, "loja", rate=apps.SLOWEST_RATE / 10)
+
+
+def test_a_stop_names_its_app_in_the_command_that_ends_it(session, app, now):
+    stops.trip(session, app.id, "app", "", fault("authentication_failed", "No."), now=now)
+    stops.trip(session, app.id, "lane", "payment", fault("134011"), now=now)
+    told = [stop.hint for stop in apps.stops(session, app.id)]
+    assert "`disparo app resume loja`" in told[0]
+    assert "`disparo app resume loja --lane payment`" in told[1]
+    sentence = session.scalars(select(Notification.sentence).order_by(Notification.id)).first()
+    assert sentence.startswith("loja is paused: No. Check")
+
+
+def test_show_says_once_why_an_app_is_paused_and_who_paused_it(run, connections):
+    run("app", "set", "loja", "--id", "app-1")
+    with connections.session() as session:
+        app, now = apps.get(session, "loja"), session.execute(text("SELECT now()")).scalar_one()
+        stops.trip(session, app.id, "app", "", fault("1003", "the wallet is low"), now=now)
+    shown = run("app", "show", "loja").out
+    assert shown.count("stopped: app, since") == 1
+    assert "code 1003: the wallet is low" in shown
+    assert "disparo paused (code 1003, scope app): the wallet is low" in shown
+    assert "+00:00" not in shown
+
+
+def test_what_a_lane_s_fault_refused_for_now_is_due_when_the_stop_ends(session, app, now):
+    later = now + timedelta(minutes=15)
+    rows = [add(session, app, now, f"551199999888{number}") for number in range(3)]
+    for row, lane, code in zip(
+        rows, ("marketing", "marketing", "utility"), ("131048", "500", "131048"), strict=True
+    ):
+        row.lane, row.code, row.due_at = lane, code, later
+    stops.trip(session, app.id, "lane", "marketing", fault("131048"), now=now)
+    stops.resume(session, app, now, lane="marketing")
+    session.expire_all()
+    assert [row.due_at for row in rows] == [now, later, later]
+
+
+def test_a_retry_takes_what_failed_by_the_fault_before_the_one_that_a_probe_met(session, app, now):
+    stops.trip(session, app.id, "app", "", fault("authentication_failed"), now=now)
+    (stop,) = apps.stops(session, app.id)
+    for number, code in (("5511999998881", "authentication_failed"), ("5511999998882", "131026")):
+        row = add(session, app, now, number)
+        row.status, row.code, row.failed_at = Status.FAILED, code, stop.since
+    stop.probe_message_id = add(session, app, now).id
+    stops.fail_probe(session, stop.probe_message_id, "app", "", fault("1003"), now)
+    assert stop.code == "1003"
+    assert retries.retry_failed_by(session, [stop], now) == 1
+
+
+def test_while_a_probe_is_under_way_no_other_one_is_announced(session, app, now):
+    row = add(session, app, now)
+    stops.trip(session, app.id, "app", "", fault("1003"), now=now, message_id=row.id)
+    (stop,) = apps.stops(session, app.id)
+    before = apps.stop_as_json(stop)
+    assert (before["probing"], before["next_probe_at"]) == (False, (now + timedelta(minutes=5)).isoformat())
+    stops.resume(session, app, now, probe=True)
+    during = apps.stop_as_json(stop)
+    assert (during["probing"], during["next_probe_at"]) == (True, None)

@@ -73,9 +73,14 @@ def test_a_resume_sends_one_message_first_and_a_refused_one_waits_on(house: Hous
     stop = ended(house)
     assert (stop.ended_by, stop.probes) == ("disparo", 2)
     with house.connections.session() as session:
-        (why,) = session.scalars(select(Action.why).where(Action.actor == "disparo"))
+        done = session.execute(
+            select(Action.verb, Action.why).where(Action.actor == "disparo").order_by(Action.id)
+        ).all()
         events = session.scalars(select(Notification.event).order_by(Notification.id)).all()
-    assert why == "a probe was accepted"
+    assert [tuple(one) for one in done] == [
+        ("pause", "Authentication Failed"),
+        ("resume", "a probe was accepted"),
+    ]
     assert events == ["app_paused", "app_resumed"]
 
 

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from disparo import recipients
+from disparo import apps, db, recipients, stops
 from disparo.statuses import Status
+from tests.factories.app import fault
 
 FILE = """\
 name: {name}
@@ -383,6 +384,20 @@ def eventually(process, condition, seconds=120):
         time.sleep(0.02)
 
 
+def test_ctrl_c_in_the_middle_of_a_statement_is_a_sentence_too(run, make, monkeypatch):
+    def interrupted(session, *_, **__):
+        session.connection().connection.driver_connection.pgconn.send_query(b"SELECT pg_sleep(1)")
+        raise KeyboardInterrupt
+
+    arguments = make(people(3))
+    with monkeypatch.context() as patch:
+        patch.setattr(recipients, "load", interrupted)
+        done = run(*arguments)
+    assert done.code == 1
+    assert "stopped at line 1 of" in done.err
+    assert run(*arguments).code == 0
+
+
 def test_ctrl_c_while_importing_launches_nothing_and_the_same_command_goes_on(
     run, make, environment, connections
 ):
@@ -571,6 +586,8 @@ def test_pause_resume_and_cancel_say_what_they_did_and_who_did_it_is_kept(run, m
         run("campaign", "pause", "black-friday", "--by", "bia", "--why", "typo").out
         == "black-friday is paused\n"
     )
+    again = run("campaign", "pause", "black-friday", "--why", "lunch").out
+    assert again == "black-friday was paused already: typo\n"
     found = run("campaign", "status", "black-friday", "--json").json
     assert (found["state"], found["limited_by"], found["pause_reason"]) == ("paused", "paused", "typo")
     assert run("campaign", "resume", "black-friday", "--json").json["state"] == "running"
@@ -586,6 +603,43 @@ def test_pause_resume_and_cancel_say_what_they_did_and_who_did_it_is_kept(run, m
     assert [row[:2] for row in done][:2] == [("launch", "ana"), ("pause", "bia")]
     assert [row[0] for row in done] == ["launch", "pause", "resume", "cancel"]
     assert done[1][2] == "typo"
+
+
+def test_what_is_left_but_refused_for_now_says_when_it_is_tried_again(run, make, connections):
+    run(*make(people(2)))
+    live_worker(connections)
+    with connections.session() as session:
+        session.execute(text("UPDATE messages SET due_at = now() + interval '10 minutes'"))
+    found = run("campaign", "status", "black-friday", "--json").json
+    assert 590 <= found["eta_seconds"] <= 600
+    assert found["next_try_at"] is not None
+    assert "refused for now; the first is tried again at" in run("campaign", "status", "black-friday").out
+    with connections.session() as session:
+        session.execute(text("UPDATE messages SET due_at = NULL WHERE line = 2"))
+    assert run("campaign", "status", "black-friday", "--json").json["next_try_at"] is None
+
+
+def test_a_stop_is_said_once_and_leaves_no_time_to_go(run, make, connections):
+    run(*make(people(2)))
+    with connections.session() as session:
+        app = apps.get(session, "loja")
+        told = fault("unreachable", "Connection refused")
+        stops.trip(session, app.id, "app", "", told, now=db.now(session))
+    done = run("campaign", "status", "black-friday")
+    assert done.out.count("Connection refused") == 1
+    assert "– left" in done.out
+    assert run("campaign", "status", "black-friday", "--json").json["eta_seconds"] is None
+
+
+def test_a_wait_that_meets_a_stop_says_the_command_once_and_as_wide_as_the_stop(run, make, connections):
+    run(*make(people(1)))
+    with connections.session() as session:
+        app = apps.get(session, "loja")
+        stops.trip(session, app.id, "lane", "marketing", fault("131063"), now=db.now(session))
+    waited = run("campaign", "watch", "black-friday")
+    assert waited.code == 3
+    assert waited.err.count("disparo app resume loja --lane marketing`") == 1
+    assert "`disparo app resume loja`" not in waited.err
 
 
 def test_resuming_under_a_paused_app_says_that_it_does_not_send_yet(run, make):

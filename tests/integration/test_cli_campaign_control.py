@@ -87,6 +87,7 @@ def test_reschedule_echoes_the_instant_with_both_zones_and_refuses_the_past(run,
     )
     found = run("campaign", "status", "black-friday", "--json").json
     assert (found["state"], found["launch_at"][:10]) == ("scheduled", "2030-12-03")
+    assert "begins at 2030-12-03 10:00" in run("campaign", "status", "black-friday").out
     run("campaign", "pause", "black-friday")
     assert (
         run("campaign", "resume", "black-friday").out

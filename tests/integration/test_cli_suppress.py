@@ -32,6 +32,7 @@ def test_a_number_is_suppressed_shown_and_removed_under_either_spelling(run, con
     assert set(shown) == {"to", "app", "scope", "reason", "phrase", "by", "since", "expires_at"}
     assert (shown["to"], shown["app"], shown["scope"]) == ("55119****8888", "loja", "all")
     assert (shown["reason"], shown["by"], shown["expires_at"]) == ("asked by phone", "ana", None)
+    assert re.search(r"ana  \d{4}-\d\d-\d\d \d\d:\d\d$", run("suppress", "list").out, re.MULTILINE)
     gone = run("suppress", "remove", "551199998888", "--why", "asked again", "--by", "bia")
     assert gone.out.endswith("removed\n")
     assert run("suppress", "list", "--json").json == []

@@ -959,6 +959,41 @@ def test_the_journal_shows_a_backup_that_has_the_same_epoch(
     assert by_status(connections) == {"pending": 3}
 
 
+def test_what_was_recorded_shows_a_backup_that_has_the_same_epoch(
+    connections: Connections, sandbox: Sandbox, redis_url: str, senders: Any
+) -> None:
+    """As above, with the outcomes recorded in the database that is lost."""
+    app = sending_app(connections, sandbox, redis_url)
+    ids = singles(connections, app, 3)
+    sender = senders()
+    with connections.session() as session:
+        session.execute(text("SELECT 1 FROM installation FOR SHARE"))
+        sender.take_messages(app.id, ids)
+        until(lambda: len(sender._recorded) == 3, "the outcomes")
+        session.execute(text("UPDATE messages SET status = 'pending', claims = 0, claimed_by = NULL"))
+    until(lambda: fence_holds(connections), "the fence")
+    assert set(sender._journal._where) == {(message_id, 1) for message_id in ids}
+
+
+def test_another_process_of_the_home_knows_a_backup_from_before_the_first_claim(
+    connections: Connections, sandbox: Sandbox, redis_url: str, senders: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A restore right after a claim, before the process that claimed has looked once more."""
+    app = sending_app(connections, sandbox, redis_url)
+    ids = singles(connections, app, 3)
+    first = senders()
+    monkeypatch.setattr(first, "_look_at_fence", lambda: True)
+    with connections.session() as session:
+        before = fence.current(session)
+    first.take_messages(app.id, ids)
+    until(lambda: by_status(connections) == {"accepted": 3}, "the outcomes")
+    with connections.session() as session:
+        session.execute(text("UPDATE messages SET status = 'pending', claims = 0, claimed_by = NULL"))
+        session.execute(text("UPDATE installation SET send_epoch = :epoch"), {"epoch": before.epoch})
+    senders()
+    assert fence_holds(connections)
+
+
 def test_the_journal_of_a_killed_worker_shows_it_too(
     connections: Connections, sandbox: Sandbox, redis_url: str, senders: Any, home: Path
 ) -> None:

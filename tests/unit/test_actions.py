@@ -21,6 +21,7 @@ ZONE = ZoneInfo("America/Sao_Paulo")
             {"codes": ["1003", "500"], "messages": 3, "too_late": 2},
             "ana retried (codes 1003, 500, messages 3, too late 2): topped up",
         ),
+        ("reschedule", None, {"at": "2026-12-03T13:00:00+00:00"}, "ana rescheduled (at 2026-12-03 10:00)"),
         ("resume", None, {"retried": 0, "lane": None}, "ana resumed"),
         ("fly", None, {"nothing_resumed": True}, "ana fly (nothing resumed True)"),
     ],
