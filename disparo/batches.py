@@ -289,14 +289,13 @@ def take_messages(session: Session, app_id: int, message_ids: Sequence[int], hol
 _LOCK_OF_OWNER = "hashtextextended(:owner, 0)"
 
 
-def _claim_statement(which: str) -> TextClause:
+def _claim_statement(which: str, is_over: str) -> TextClause:
     return text(f"""
         WITH claiming AS MATERIALIZED (
             SELECT true AS held FROM pg_advisory_xact_lock_shared({_LOCK_OF_OWNER})),
         picked AS (
             SELECT m.id, coalesce(m.template, c.template) AS its_template, c.version AS its_version,
-                -- What nobody has claimed yet was cancelled with the payment itself.
-                m.claims > 0 AND {PAID_OR_BOUGHT} AS is_over, {suppressions.REASON} AS why_not
+                {is_over} AS is_over, {suppressions.REASON} AS why_not
             FROM messages m LEFT JOIN campaigns c ON c.id = m.campaign_id
             WHERE (SELECT held FROM claiming) AND {which} AND m.app_id = :app_id AND m.status = 'pending'
                 AND (m.due_at IS NULL OR m.due_at <= :now) AND (m.not_after IS NULL OR m.not_after > :now)
@@ -323,10 +322,15 @@ def _claim_statement(which: str) -> TextClause:
         FROM (SELECT 1) AS one LEFT JOIN claimed ON true""")
 
 
-_CLAIM_IDS = _claim_statement("m.id = ANY(:ids)")
-_CLAIM_BATCH = _claim_statement("""m.campaign_id = (SELECT campaign_id FROM batches WHERE id = :batch_id)
+# What nobody has claimed yet was cancelled with the payment itself.
+_CLAIM_IDS = _claim_statement("m.id = ANY(:ids)", f"m.claims > 0 AND {PAID_OR_BOUGHT}")
+# What was put back is due by itself, and named by its id.
+_CLAIM_BATCH = _claim_statement(
+    """m.due_at IS NULL AND m.campaign_id = (SELECT campaign_id FROM batches WHERE id = :batch_id)
     AND m.id BETWEEN (SELECT first_message_id FROM batches WHERE id = :batch_id)
-    AND (SELECT last_message_id FROM batches WHERE id = :batch_id)""")
+    AND (SELECT last_message_id FROM batches WHERE id = :batch_id)""",
+    "false",
+)
 
 
 def claim(session: Session, job: Job, limit: int, owner: str, now: datetime) -> list[Claimed]:
@@ -434,8 +438,9 @@ _RECORD = text(f"""
         SELECT DISTINCT ON (id, claim) *
         FROM unnest({_OUTCOME_ARRAYS}) WITH ORDINALITY AS o ({", ".join(_OUTCOME_COLUMNS)}, nth)
         ORDER BY id, claim, nth),
+    -- With all that follows from it, because a join of two lists of a few hundred is planned as if they were short.
     was AS (
-        SELECT m.id, m.status, m.claims, m.campaign_id, m.gs_id, m.wamid,
+        SELECT o.*, m.status AS before, m.gs_id AS earlier_gs_id, m.wamid AS earlier_wamid,
             -- The provider has given this attempt an id, and what the row has is of an earlier one.
             coalesce(o.gs_id <> m.gs_id, false) AS replaced
         FROM messages m JOIN o ON o.id = m.id AND o.claim = m.claims
@@ -446,31 +451,31 @@ _RECORD = text(f"""
             status = o.status,
             attempts = m.attempts + o.spent,
             gs_id = coalesce(o.gs_id, m.gs_id),
-            wamid = CASE WHEN NOT was.replaced THEN m.wamid END,
+            wamid = CASE WHEN NOT o.replaced THEN m.wamid END,
             wa_id = coalesce(o.wa_id, m.wa_id),
-            code = CASE WHEN o.verdict = '' AND was.status = 'sending' THEN m.code ELSE o.code END,
-            reason = CASE WHEN o.verdict = '' AND was.status = 'sending' THEN m.reason ELSE o.reason END,
+            code = CASE WHEN o.verdict = '' AND o.before = 'sending' THEN m.code ELSE o.code END,
+            reason = CASE WHEN o.verdict = '' AND o.before = 'sending' THEN m.reason ELSE o.reason END,
             http_status = coalesce(o.http_status, m.http_status),
             released_at = NULL,
             due_at = CASE WHEN o.status <> 'pending' THEN m.due_at
                           WHEN o.verdict = '' THEN coalesce(m.due_at, :now)
                           ELSE :now + o.delay * interval '1 second' END,
             accepted_at = CASE WHEN o.status = 'accepted' THEN CAST(:now AS timestamptz) ELSE m.accepted_at END,
-            enqueued_at = CASE WHEN NOT was.replaced THEN m.enqueued_at END,
-            sent_at = CASE WHEN NOT was.replaced THEN m.sent_at END,
+            enqueued_at = CASE WHEN NOT o.replaced THEN m.enqueued_at END,
+            sent_at = CASE WHEN NOT o.replaced THEN m.sent_at END,
             failed_at = CASE WHEN o.status = 'failed' THEN CAST(:now AS timestamptz) ELSE m.failed_at END,
             settled_at = CASE WHEN o.status = 'unknown' THEN CAST(:now AS timestamptz) END
-        FROM o JOIN was ON was.id = o.id AND was.claims = o.claim WHERE m.id = o.id
-        RETURNING m.id, m.campaign_id, was.status AS before, m.status, m.attempts, o.spent, o.verdict,
-            o.http_status, o.code, o.reason),
+        FROM was o WHERE m.id = o.id
+        RETURNING m.id, m.campaign_id, o.before, m.status, m.attempts, o.spent, o.verdict, o.http_status, o.code,
+            o.reason, o.replaced, o.earlier_gs_id, o.earlier_wamid),
     errors AS (
         INSERT INTO send_errors (message_id, attempt, at, verdict, http_status, code, text, gs_id, wamid)
         SELECT id, attempts, CAST(:now AS timestamptz), verdict, http_status, coalesce(code, ''),
             coalesce(reason, ''), NULL, NULL
         FROM changed WHERE verdict NOT IN ('', 'accepted')
         UNION ALL
-        SELECT changed.id, attempts - spent, :now, 'accepted', NULL, '', '', was.gs_id, was.wamid
-        FROM changed JOIN was ON was.id = changed.id WHERE was.replaced),
+        SELECT id, attempts - spent, :now, 'accepted', NULL, '', '', earlier_gs_id, earlier_wamid
+        FROM changed WHERE replaced),
     {DELTAS_OF_CHANGED}
     SELECT count(*) FROM changed""")
 

@@ -328,7 +328,8 @@ def lacks(session: Session, claims: Collection[tuple[int, int]]) -> bool:
             text("""
                 SELECT EXISTS (
                     SELECT 1 FROM unnest(CAST(:ids AS bigint[]), CAST(:claims AS integer[])) AS c (id, claim)
-                    JOIN messages m ON m.id = c.id
+                    -- One after the other by its id; joined, they may be looked for in the whole table.
+                    CROSS JOIN LATERAL (SELECT claims, status FROM messages WHERE id = c.id OFFSET 0) AS m
                     WHERE m.claims < c.claim AND m.status IN ('pending', 'sending'))"""),
             {"ids": [one[0] for one in claims], "claims": [one[1] for one in claims]},
         ).scalar_one()

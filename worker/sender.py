@@ -433,11 +433,12 @@ class Sender:
         answer = self._client.post(route.url, token.authorization, body)
         self._finished += 1  # an estimate: two threads at once may lose one
         judgement = judge(answer, session=row.template is None, table=self._table)
-        outcome = self._outcome(row, judgement)
-        back = replace(outcome, status=Status.PENDING, spent=False)
+        outcome = back = self._outcome(row, judgement)
         token_refused = judgement.code == TOKEN_REFUSED
-        if self._breakers.goes_back(probed, judgement):
-            outcome = back
+        if token_refused or probed:
+            back = replace(outcome, status=Status.PENDING, spent=False)
+            if self._breakers.goes_back(probed, judgement):
+                outcome = back
         try:
             # Before another token is asked for, which may take a while: it was not sent for sure.
             self._journal.answer(back if token_refused else outcome)
