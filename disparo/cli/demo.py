@@ -310,7 +310,7 @@ def _get(url: str) -> str:
 class Stage:
     """A throw-away home with the demo's files, and the processes that play in it; leaving ends and removes all.
 
-    Used in the main thread. SIGTERM and SIGHUP end the demo as Ctrl-C does.
+    Used in the main thread. SIGTERM and SIGHUP end the demo as Ctrl-C does; the first of them counts.
     """
 
     def __init__(self) -> None:
@@ -319,7 +319,7 @@ class Stage:
         self._handlers: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
-        for number in (signal.SIGTERM, signal.SIGHUP):
+        for number in _ENDINGS:
             # Whoever started us with one of them ignored, as nohup does, means it.
             if signal.getsignal(number) != signal.SIG_IGN:
                 self._handlers[number] = signal.signal(number, _interrupt)
@@ -396,10 +396,10 @@ class Stage:
             time.sleep(0.1)
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
-        # A second Ctrl-C must not leave a half behind; what follows is bounded in time.
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        # A Ctrl-C must not leave a half behind; what follows is bounded in time.
+        for number in _ENDINGS:
             self._handlers.setdefault(number, signal.getsignal(number))
-            signal.signal(number, signal.SIG_IGN)
+            signal.signal(number, _pass)
         try:
             for command in self._commands:
                 _end(command, 0)
@@ -470,8 +470,20 @@ def _lines(log: Path) -> list[str]:
     return log.read_text(errors="replace").splitlines()
 
 
+#: What ends the demo.
+_ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
 def _interrupt(*_: object) -> None:
+    # Here, because a second one may come before the cleaning up has begun.
+    for number in _ENDINGS:
+        signal.signal(number, _pass)
     raise KeyboardInterrupt
+
+
+def _pass(*_: object) -> None:
+    # Not SIG_IGN: Python would tell of one that came just before.
+    pass
 
 
 def _dies_with(parent: int) -> Callable[[], None] | None:

@@ -86,7 +86,7 @@ def test_two_hundred_pauses_in_a_blast_skip_nothing_and_repeat_nothing(installat
             set_state(connections, "pausas", "pause")
             if pair % 20 == 0:
                 # What had begun comes to its end; then nothing moves, for as long as one looks.
-                wait_for(lambda: "sending" not in installation.statuses("pausas"), seconds=5)
+                wait_for(lambda: "sending" not in installation.statuses("pausas"))
                 before = installation.sandbox.stats()["arrivals"]
                 time.sleep(0.3)
                 assert installation.sandbox.stats()["arrivals"] == before

@@ -74,7 +74,7 @@ def keys_of(title: str) -> set[str]:
     """The keys of the JSON object that commands.md shows for a command."""
     line = next(
         line
-        for line in COMMANDS.replace("`:\n", "`: ").replace("of both:\n", "of both: ").splitlines()
+        for line in COMMANDS.replace("`:\n", "`: ").replace("of all three:\n", "of all three: ").splitlines()
         if title in line
     )
     shown = line.split("`{", 1)[1].split("}`")[0]
@@ -125,7 +125,7 @@ def test_the_commands_of_readme_run_as_written_and_print_what_it_shows(home: Pat
         # The shapes that docs/commands.md promises, on what the commands have made.
         for title, words in {
             "`app show --json`": ["app", "show", "loja"],
-            "`--json` of both:": ["message", "show", "1"],
+            "`--json` of all three:": ["message", "show", "1"],
             "`campaign status --json`": ["campaign", "status", "black-friday"],
             "`pix show --json`": ["pix", "show", "MENS-2026-12-001", "--app", "loja"],
         }.items():
