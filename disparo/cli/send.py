@@ -127,11 +127,12 @@ def follow(connections: "Connections", message_id: int, timeout: float) -> dict[
     alone_since: float | None = begun
     while True:
         with connections.session() as session:
-            status = session.execute(select(Message.status).where(Message.id == message_id)).scalar_one()
             app_id = session.execute(select(Message.app_id).where(Message.id == message_id)).scalar_one()
             workers = campaigns.live_workers(session)
             name = session.get_one(App, app_id).name
             stop: Stop | None = next((s for s in apps.stops(session, app_id) if s.scope == "app"), None)
+            # After the stop: this message may be the one whose refusal has just put it in force.
+            status = session.execute(select(Message.status).where(Message.id == message_id)).scalar_one()
         if status in (*SETTLED, Status.UNKNOWN):
             return describe(connections, message_id)
         now = time.monotonic()
