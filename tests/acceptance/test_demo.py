@@ -69,6 +69,14 @@ def nothing_left(temporary: Path) -> bool:
     return not processes(temporary) and not list(temporary.glob("disparo-demo-*"))
 
 
+def until_nothing_left(temporary: Path) -> None:
+    """Wait for what is just ending: a process that was killed with its group is gone a moment after its parent."""
+    until = time.monotonic() + 10
+    while not nothing_left(temporary):
+        assert time.monotonic() < until, (processes(temporary), list(temporary.glob("disparo-demo-*")))
+        time.sleep(0.05)
+
+
 def read_until(process: subprocess.Popen[str], words: str) -> str:
     """What the demo has printed up to the line with ``words``."""
     assert process.stdout is not None
@@ -110,7 +118,7 @@ def test_the_demo_accounts_for_every_message_whatever_is_set_and_leaves_nothing_
     assert "\x1b" not in out, "escape sequences without a terminal"
     # Two progress bars and a remark join on a terminal.
     assert sum(-(-max(len(line), 1) // 80) for line in out.splitlines()) <= 40 - 3, "more than one screen"
-    assert nothing_left(temporary), processes(temporary)
+    until_nothing_left(temporary)
     assert sorted(path.name for path in tmp_path.iterdir()) == [".env"]
 
 
@@ -133,7 +141,7 @@ def test_stopping_the_demo_in_the_middle_ends_all_its_processes_and_removes_the_
     assert process.returncode == 1, out + err
     assert "nothing of the demo is left behind" in err
     assert "Traceback" not in err
-    assert nothing_left(temporary), processes(temporary)
+    until_nothing_left(temporary)
     assert time.monotonic() - begun < 60
 
 
@@ -148,4 +156,4 @@ def test_a_process_that_dies_is_named_with_its_last_words(temporary: Path, tmp_p
     assert "`disparo sandbox` ended on its own" in err
     assert "the last of `disparo sandbox`:\n    ready http://127.0.0.1:" in err
     assert "sk_" not in err
-    assert nothing_left(temporary), processes(temporary)
+    until_nothing_left(temporary)
