@@ -435,7 +435,8 @@ class Sender:
         judgement = judge(answer, session=row.template is None, table=self._table)
         outcome = back = self._outcome(row, judgement)
         token_refused = judgement.code == TOKEN_REFUSED
-        if token_refused or probed:
+        # What no recognised words refuse may have been sent: a person puts it back.
+        if judgement.recognised and (token_refused or probed):
             back = replace(outcome, status=Status.PENDING, spent=False)
             if self._breakers.goes_back(probed, judgement):
                 outcome = back

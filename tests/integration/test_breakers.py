@@ -10,8 +10,10 @@ import pytest
 from sqlalchemy import func, select, text
 
 from disparo import campaigns, db, stops
+from disparo.gupshup.answers import Answer
 from disparo.models import Action, App, Message, Notification, SendError, Stop
 from disparo.statuses import Lane, Status
+from disparo.tokens import Tokens
 from disparo.whatsapp.codes import TABLE, Table
 from tests.factories.app import fault
 from tests.factories.campaign import CONTENT
@@ -315,3 +317,46 @@ def test_a_token_file_that_changes_counts_without_a_stop_and_a_wrong_one_stops(
     until(house.stops, "the app is stopped")
     until(lambda: not house.counts(again).get("sending"), "nothing is under way")
     assert 1 <= house.counts(again)["failed"] <= sender._threads
+
+
+class Gateway:
+    """Stands where the provider's client does: answers with a page of its own, never with the provider's words."""
+
+    def __init__(self, status: int) -> None:
+        self.status, self.posted = status, 0
+
+    def post(self, *_: object) -> Answer:
+        self.posted += 1
+        return Answer(self.status, {}, b"<html>not here</html>")
+
+    def close(self) -> None:
+        pass
+
+
+def test_what_a_gateways_page_refuses_is_not_sent_again_although_the_token_is_new(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Tokens, "renew", lambda *_: True)
+    gateway: Any = Gateway(401)
+    campaign = house.campaign(house.app(), 3)
+    house.sender(client=gateway)
+    house.until_counts(campaign, failed=3)
+    assert gateway.posted == 3
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 308])
+def test_a_probe_that_a_gateways_page_refuses_is_not_sent_again(house: House, status: int) -> None:
+    gateway: Any = Gateway(status)
+    house.paused.set()
+    app = house.app()
+    campaign = house.campaign(app, 3)
+    with house.connections.session() as session:
+        now = db.now(session)
+        stops.trip(session, app.id, "app", "", fault("1003"), now=now, message_id=1)
+        stops.resume(session, session.get_one(App, app.id), now, probe=True)
+    house.sender(client=gateway)
+    house.paused.clear()
+    until(lambda: gateway.posted, "the probe to leave")
+    house.until_counts(campaign, failed=1, pending=2)
+    ((stop),) = house.stops()
+    assert (stop.probe_message_id, stop.probe_at) == (None, None)
