@@ -8,8 +8,8 @@ from sqlalchemy import text
 from disparo.connections import Connections
 from disparo.gupshup.client import endpoint
 
-#: How old a route may be; a change is also announced.
-FRESH_SECONDS = 2.0
+#: How old a route may be; a change is also announced, so that it acts within a second either way.
+FRESH_SECONDS = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,15 @@ class Route:
     app_id: int
     name: str
     url: str
+    #: Requests per second: what the operator allows, or less where less was found to be borne.
     rate: float
+    #: Requests per second of all apps together; None: no limit but theirs.
+    everything: float | None
+    #: Seconds between two messages to one recipient (0: not paced), and how many may borrow from the time ahead.
+    pair_seconds: float
+    pair_burst: int
+    #: The business whose daily budget counts for it.
+    portfolio_id: int | None
     #: Grows with each resume: a request of an older one stops nothing.
     epoch: int
     read_at: float
@@ -41,10 +49,26 @@ class Routes:
         read_at = time.monotonic()
         with self._connections.session() as session:
             row = session.execute(
-                text("SELECT name, gs_app_id, base_url, rate, epoch FROM apps WHERE id = :id"), {"id": app_id}
+                text("""
+                    SELECT name, gs_app_id, base_url, epoch, pair_seconds, pair_burst, portfolio_id,
+                        CASE WHEN tuning THEN least(rate, tuned_rate) ELSE rate END AS rate,
+                        (SELECT max_per_second FROM installation) AS everything
+                    FROM apps WHERE id = :id"""),
+                {"id": app_id},
             ).one()
         url = endpoint(row.base_url or self._connections.settings.base_url, row.gs_app_id)
-        route = self._known[app_id] = Route(app_id, row.name, url, row.rate, row.epoch, read_at)
+        route = self._known[app_id] = Route(
+            app_id,
+            row.name,
+            url,
+            row.rate,
+            row.everything,
+            row.pair_seconds,
+            row.pair_burst,
+            row.portfolio_id,
+            row.epoch,
+            read_at,
+        )
         return route
 
     def forget(self, app_id: int | None = None) -> None:

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
 from typing import Protocol
 
 from sqlalchemy.exc import DBAPIError
@@ -37,7 +38,7 @@ class Feeder(Protocol):
     ) -> Permits | Wait | Stopped: ...
     def claim(self, job: Job, limit: int) -> list[Claimed]: ...
     def dispatch(
-        self, rows: list[Claimed], route: Route, first_at: float, interval: float, claimed_at: float
+        self, rows: list[Claimed], route: Route, instants: Sequence[float], claimed_at: float
     ) -> None: ...
     def done(self, job: Job) -> None: ...
     def hand_back(self, jobs: list[Job]) -> None: ...
@@ -128,14 +129,13 @@ class Runner(threading.Thread):
             return self._stopped()
         if isinstance(granted, Wait):
             return self._pause(min(granted.seconds, LOOK_SECONDS))
-        at, left = asked_at + granted.wait_seconds, granted.n
-        while left and job is not None:
+        first = asked_at + granted.wait_seconds
+        instants = deque(first + n * granted.interval_seconds for n in range(granted.n))
+        while instants and job is not None:
             claimed_at = boot_clock()
-            rows = sender.claim(job, left)
-            sender.dispatch(rows, route, at, granted.interval_seconds, claimed_at)
-            at += len(rows) * granted.interval_seconds
-            left -= len(rows)
-            if left or job.probe:
+            rows = sender.claim(job, len(instants))
+            sender.dispatch(rows, route, [instants.popleft() for _ in rows], claimed_at)
+            if instants or job.probe:
                 # Fewer rows than asked for: nothing is left to claim of this job.
                 sender.done(job)
                 with self._changed:
@@ -146,7 +146,8 @@ class Runner(threading.Thread):
                     break
                 job = following
         # Ask for the next ones when these have nearly left.
-        return self._pause(max(0.0, at - time.monotonic() - HORIZON_SECONDS / 2))
+        last = instants[0] if instants else first + granted.n * granted.interval_seconds
+        return self._pause(max(0.0, last - time.monotonic() - HORIZON_SECONDS / 2))
 
     def _stopped(self) -> None:
         with self._changed:

@@ -14,7 +14,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -335,15 +335,18 @@ class Sender:
             logger.warning("unknown_claims_put_back", messages=n)
 
     def dispatch(
-        self, rows: list[Claimed], route: Route, first_at: float, interval: float, claimed_at: float
+        self, rows: list[Claimed], route: Route, instants: Sequence[float], claimed_at: float
     ) -> None:
-        """Let each row leave at its instant; ``claimed_at`` is an instant of `boot_clock` before the claim."""
-        self._push([_Ready(0.0, claimed_at, row, route) for row in rows], first_at, interval)
+        """Let each row leave at its instant (monotonic seconds).
 
-    def _push(self, ready: list[_Ready], first_at: float, interval: float) -> None:
+        Args:
+          claimed_at: An instant of `boot_clock` before the claim.
+        """
+        self._push([_Ready(at, claimed_at, row, route) for row, at in zip(rows, instants, strict=True)])
+
+    def _push(self, ready: list[_Ready]) -> None:
         with self._heap_changed:
-            for n, one in enumerate(ready):
-                one.at = first_at + n * interval
+            for one in ready:
                 self._order += 1
                 heapq.heappush(self._heap, (one.at, self._order, one))
             self._heap_changed.notify(len(ready))
@@ -475,9 +478,11 @@ class Sender:
             while late and not self._closing.is_set():
                 granted = self.acquire(ready.row.app_id, len(late), ready.route.rate)
                 if isinstance(granted, Permits):
-                    at = time.monotonic() + granted.wait_seconds
-                    self._push(late[: granted.n], at, granted.interval_seconds)
-                    late = late[granted.n :]
+                    first = time.monotonic() + granted.wait_seconds
+                    again, late = late[: granted.n], late[granted.n :]
+                    for n, one in enumerate(again):
+                        one.at = first + n * granted.interval_seconds
+                    self._push(again)
                 elif isinstance(granted, Wait) and granted.seconds <= HORIZON_SECONDS:
                     self._closing.wait(granted.seconds)
                 else:

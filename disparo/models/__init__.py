@@ -13,6 +13,7 @@ from disparo.models.campaign import (
 from disparo.models.charge import PIXCharge
 from disparo.models.installation import Action, Installation, Notification, Token, Worker
 from disparo.models.message import Message, SendError
+from disparo.models.portfolio import Portfolio, PortfolioRecipient
 from disparo.models.reminder import Reminder
 from disparo.models.suppression import Suppression
 from disparo.models.webhook_event import WebhookEvent
@@ -31,6 +32,8 @@ __all__ = [
     "Message",
     "Notification",
     "PIXCharge",
+    "Portfolio",
+    "PortfolioRecipient",
     "Reminder",
     "SendError",
     "Stop",

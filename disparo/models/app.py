@@ -1,6 +1,9 @@
 """Senders, and what holds them."""
 
+from typing import Any
+
 from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, text
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from disparo.db import Base, BigId, BinaryJSON, CreatedAt, Instant
@@ -14,6 +17,9 @@ class App(Base):
         CheckConstraint("rate > 0", name="rate"),
         CheckConstraint("token_kind IN ('static', 'partner', 'universal')", name="token_kind"),
         CheckConstraint("token_scheme IN ('raw', 'bearer')", name="token_scheme"),
+        CheckConstraint("tuned_rate > 0", name="tuned_rate"),
+        CheckConstraint("pair_seconds >= 0", name="pair_seconds"),
+        CheckConstraint("pair_burst BETWEEN 1 AND 45", name="pair_burst"),
     )
 
     id: Mapped[BigId]
@@ -35,6 +41,16 @@ class App(Base):
     token_kind: Mapped[str] = mapped_column(server_default=text("'static'"))
     #: How the token stands in the ``Authorization`` header, where it is not as its kind has it.
     token_scheme: Mapped[str | None]
+    #: Whether the rate that the provider bears is looked for (`disparo.tuning`); never above ``rate``.
+    tuning: Mapped[bool] = mapped_column(server_default=text("false"))
+    #: The rate that was found, in requests per second, and what it was found by.
+    tuned_rate: Mapped[float | None]
+    tuning_state: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
+    #: Seconds between two messages to one recipient (0: not paced), and how many may borrow from the time ahead.
+    pair_seconds: Mapped[float] = mapped_column(server_default=text("6"))
+    pair_burst: Mapped[int] = mapped_column(server_default=text("1"))
+    #: The business whose daily budget it shares with its other numbers.
+    portfolio_id: Mapped[int | None] = mapped_column(ForeignKey("portfolios.id"))
     created_at: Mapped[CreatedAt]
     updated_at: Mapped[CreatedAt]
 

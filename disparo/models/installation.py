@@ -14,7 +14,10 @@ class Installation(Base):
     """One row: which installation this database belongs to, and how far it has sent."""
 
     __tablename__ = "installation"
-    __table_args__ = (CheckConstraint("singleton", name="singleton"),)
+    __table_args__ = (
+        CheckConstraint("singleton", name="singleton"),
+        CheckConstraint("max_per_second > 0", name="max_per_second"),
+    )
 
     singleton: Mapped[bool] = mapped_column(primary_key=True, server_default=text("true"))
     id: Mapped[UUID] = mapped_column(server_default=text("gen_random_uuid()"))
@@ -25,6 +28,8 @@ class Installation(Base):
     clock_at: Mapped[Instant | None]
     #: The oldest revision whose code still runs on these tables; moved by a revision that removes something.
     oldest_code: Mapped[str] = mapped_column(server_default=text("'0001'"))
+    #: Requests per second of all apps together; None: no limit but theirs.
+    max_per_second: Mapped[float | None]
 
 
 class Action(Base):
@@ -57,6 +62,8 @@ class Worker(Base):
     queues: Mapped[str]
     started_at: Mapped[CreatedAt]
     seen_at: Mapped[Instant]
+    #: App id → cause (`disparo.statuses.LimitedBy`) → seconds of the last few that the app's work here waited for it.
+    pace: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
 
 
 class Token(Base):
