@@ -8,7 +8,8 @@ from sqlalchemy import select, text
 from disparo import apps, messages, phone, retries, stops
 from disparo.errors import InputError
 from disparo.models import Message, Notification
-from disparo.statuses import Status
+from disparo.ratelimit import Ask
+from disparo.statuses import Lane, Status
 from tests.factories.app import fault
 
 TEXT = {"type": "text", "text": {"body": "Oi"}}
@@ -99,7 +100,7 @@ def test_pause_and_resume_of_an_app_and_of_a_lane(run, connections):
         "operator",
         0,
     )
-    assert connections.limiter.acquire(1, 1, 10.0, 0.5).reason == "holiday"
+    assert connections.limiter.acquire(1, [Ask(Lane.MARKETING, 1)], 10.0, 0.5).reason == "holiday"
     assert run("app", "pause", "loja").out == "loja was paused already\n"
     assert "still paused (holiday)" in run("app", "resume", "loja", "--lane", "marketing").out
     assert "loja sends again" in run("app", "resume", "loja").out
