@@ -875,7 +875,7 @@ def test_a_busy_sender_that_has_enough_hands_the_next_job_back_at_once(house: Ho
     house.sandbox.control(latency_ms=200)
     app = house.app(rate=1_000.0)
     with house.connections.session() as session:
-        first, second = (make_batch(session, make_campaign(session, app, 40, name=name)).id for name in "ab")
+        first, second = (make_batch(session, make_campaign(session, app, 120, name=name)).id for name in "ab")
         urgent = make_batch(session, make_campaign(session, app, 1, name="pix", lane=Lane.PAYMENT)).id
     sender = house.sender()
     sender.take_batch(first)
