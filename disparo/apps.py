@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from disparo import tokens
 from disparo import windows as send_windows
-from disparo.actions import history
+from disparo.actions import history, record_action
 from disparo.errors import InputError, NotFoundError
 from disparo.models import App, Stop
 from disparo.settings import APP_NAME, checked_base_url, token_variable
@@ -54,10 +54,8 @@ def configure(
     """
     if not APP_NAME.fullmatch(name):
         raise InputError(f"{name!r} is no app name: use 1 to 40 of a-z, 0-9 and -, for example loja-sul")
-    if rate is not None and not (rate > 0 and math.isfinite(rate)):
-        raise InputError(f"--rate {rate:g}: give requests per second, any number above 0")
-    if rate is not None and rate < SLOWEST_RATE:
-        raise InputError(f"--rate {rate:g}: that is less than one request in ten days")
+    if rate is not None:
+        _check_rate(rate, "--rate ")
     if name.endswith("-file"):
         raise InputError(
             f"an app cannot be named {name}: the variable of its token would be that of a file for "
@@ -111,6 +109,33 @@ def configure(
         app.windows = {**app.windows, **checked}
     session.flush()
     return app, created
+
+
+def _check_rate(rate: float, option: str = "") -> None:
+    if not (rate > 0 and math.isfinite(rate)):
+        raise InputError(f"{option}{rate:g}: give requests per second, any number above 0")
+    if rate < SLOWEST_RATE:
+        raise InputError(f"{option}{rate:g}: that is less than one request in ten days")
+
+
+def everything(session: Session) -> float | None:
+    """Requests per second of all apps together; None: no limit but theirs."""
+    found: float | None = session.execute(text("SELECT max_per_second FROM installation")).scalar_one()
+    return found
+
+
+def limit_everything(
+    session: Session, rate: float | None, *, by: str | None = None, why: str | None = None
+) -> None:
+    """Set the limit of all apps together; None lifts it.
+
+    Raises:
+      InputError: It is no rate.
+    """
+    if rate is not None:
+        _check_rate(rate)
+    session.execute(text("UPDATE installation SET max_per_second = :rate"), {"rate": rate})
+    record_action(session, "limit", "apps", actor=by, why=why, rate=rate)
 
 
 def get(session: Session, name: str) -> App:

@@ -9,6 +9,7 @@ import typer
 from disparo.cli.output import (
     FAILED,
     JSON,
+    announce,
     connected,
     counted,
     note,
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 cli = typer.Typer(no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(help="The app's name: a-z, 0-9 and -.")]
+By = Annotated[str | None, typer.Option("--by", help="Who does it; else the OS user.")]
+Why = Annotated[str | None, typer.Option(help="Kept with it.")]
 
 
 @cli.command("set")
@@ -126,6 +129,38 @@ def show(name: Name, as_json: JSON = False) -> None:
     return None
 
 
+@cli.command()
+def limit(
+    rate: Annotated[
+        str | None, typer.Argument(help="Requests per second, any above 0, or none to lift the limit.")
+    ] = None,
+    why: Why = None,
+    by: By = None,
+    as_json: JSON = False,
+) -> None:
+    """Limit all apps together, beside the rate of each; without RATE, say what the limit is."""
+    from disparo import apps
+
+    wanted = None
+    if rate is not None and rate != "none":
+        try:
+            wanted = float(rate)
+        except ValueError:
+            raise InputError(f"{rate!r} is no rate: give requests per second, or none") from None
+    with connected() as connections:
+        with connections.session() as session:
+            if rate is not None:
+                apps.limit_everything(session, wanted, by=by, why=why)
+            found = apps.everything(session)
+        if rate is not None:
+            announce(connections)
+    if as_json:
+        return print_json({"rate": found})
+    if found is None:
+        return say("all apps together: no limit but the rates of each")
+    return say(f"all apps together: at most {found:g} requests/s")
+
+
 def _check_lane(lane: str | None) -> None:
     from disparo.statuses import Lane
 
@@ -135,8 +170,6 @@ def _check_lane(lane: str | None) -> None:
 
 Chosen = Annotated[str | None, typer.Argument(help="The app's name: a-z, 0-9 and -.")]
 All = Annotated[bool, typer.Option("--all", help="Every app.")]
-By = Annotated[str | None, typer.Option("--by", help="Who does it; else the OS user.")]
-Why = Annotated[str | None, typer.Option(help="Kept with it.")]
 
 
 def _chosen(session: "Session", name: str | None, every: bool) -> "list[App]":

@@ -211,3 +211,26 @@ def test_while_a_probe_is_under_way_no_other_one_is_announced(session, app, now)
     stops.resume(session, app, now, probe=True)
     during = apps.stop_as_json(stop)
     assert (during["probing"], during["next_probe_at"]) == (True, None)
+
+
+def test_all_apps_together_have_a_limit_that_is_set_shown_and_lifted(run, connections, session):
+    assert run("app", "limit", "--json").json == {"rate": None}
+    assert run("app", "limit", "50", "--by", "ana", "--why", "shared wallet").out == (
+        "all apps together: at most 50 requests/s\n"
+    )
+    assert apps.everything(session) == 50.0
+    session.rollback()
+    assert run("app", "limit", "none").out == "all apps together: no limit but the rates of each\n"
+    assert apps.everything(session) is None
+    done = session.execute(
+        text("SELECT verb, actor, why FROM actions WHERE subject = 'apps' ORDER BY id")
+    ).all()
+    assert tuple(done[0]) == ("limit", "ana", "shared wallet")
+    assert len(done) == 2
+
+
+@pytest.mark.parametrize("rate", ["0", "nan", "inf", "0.00000001", "fast"])
+def test_a_limit_that_is_no_rate_is_a_sentence_and_changes_nothing(run, session, rate):
+    told = run("app", "limit", rate).sentence
+    assert "requests per second" in told or "ten days" in told
+    assert apps.everything(session) is None
