@@ -154,7 +154,8 @@ def after_calm(was: Tuning, now: datetime, *, limit: float, answered: int) -> Tu
         return _raised(again, rate * (1 + STEP), limit, climb=2 * STEP, trying=True, found_at=was.found_at)
     if refused is not None:
         return _raised(again, math.sqrt(rate * refused), limit, trying=False)
-    gained = max(0, was.patience - was.trying)
+    # The first step beyond may only make up for an unlucky moment; the next ones show a limit that was raised.
+    gained = max(0, was.patience - (not was.trying))
     climb = min(1.0, 2 * was.climb)
     return _raised(again, rate * (1 + was.climb), limit, climb=climb, patience=gained, trying=False)
 
