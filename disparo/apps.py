@@ -8,7 +8,7 @@ from sqlalchemy import select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from disparo import tokens
+from disparo import db, tokens, tuning
 from disparo import windows as send_windows
 from disparo.actions import history, record_action
 from disparo.errors import InputError, NotFoundError
@@ -41,6 +41,7 @@ def configure(
     windows: dict[str, str] | None = None,
     token: str | None = None,
     token_scheme: str | None = None,
+    tune: str | None = None,
 ) -> tuple[App, bool]:
     """Create or change an app; what is left out stays. The second value says whether it is new.
 
@@ -48,6 +49,7 @@ def configure(
       windows: Lane → send window (`disparo.windows`).
       token: Where its token comes from (`disparo.tokens`): static, partner or universal.
       token_scheme: How it stands in the header: raw or bearer; empty for as its kind has it.
+      tune: ``on`` to look for the rate that the provider bears (`disparo.tuning`), ``off`` to forget it.
 
     Raises:
       InputError: A value is wrong, or a new app has no id.
@@ -79,6 +81,8 @@ def configure(
         raise InputError(f"--token names where the token comes from: {', '.join(tokens.KINDS)}")
     if token_scheme and token_scheme not in tokens.SCHEMES:
         raise InputError(f"--token-scheme: there are {', '.join(tokens.SCHEMES)}")
+    if tune is not None and tune not in ("on", "off"):
+        raise InputError(f"--tuning {tune}: there are on and off")
     checked = {}
     for lane, spec in (windows or {}).items():
         if lane not in list(Lane):
@@ -95,6 +99,7 @@ def configure(
         session.execute(statement.on_conflict_do_nothing(index_elements=["name"]))
         app = session.scalars(select(App).where(App.name == name).with_for_update()).one()
         _hold_by_fence(session, app)
+    number = (app.gs_app_id, app.base_url)
     if gs_app_id is not None:
         app.gs_app_id = gs_app_id.strip()
     if rate is not None:
@@ -107,6 +112,12 @@ def configure(
         app.token_scheme = token_scheme or None
     if checked:
         app.windows = {**app.windows, **checked}
+    if tune == "on":
+        tuning.turn_on(app, db.now(session))
+    elif tune == "off":
+        tuning.turn_off(app)
+    if (app.gs_app_id, app.base_url) != number:
+        tuning.begin_again(app, db.now(session))
     session.flush()
     return app, created
 
@@ -216,7 +227,8 @@ def describe(session: Session, app: App) -> dict[str, Any]:
         "hint": (whole.hint or None) if whole else None,
         "since": whole.since.isoformat() if whole else None,
         "rate": app.rate,
-        "effective_rate": 0.0 if whole else app.rate,
+        "effective_rate": 0.0 if whole else tuning.effective_rate(app),
+        "tuning": tuning.describe(app),
         "base_url": app.base_url,
         "windows": dict(app.windows),
         "token_kind": app.token_kind,

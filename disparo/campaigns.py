@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
-from disparo import actions, apps, counters, notifications, windows
+from disparo import actions, apps, counters, notifications, tuning, windows
 from disparo.actions import history
 from disparo.errors import ConflictError, InputError, NotFoundError
 from disparo.models import App, Campaign, Import, Message, Stop, Worker
@@ -594,9 +594,10 @@ def status(session: Session, campaign: Campaign, now: datetime, zone: ZoneInfo) 
         "counts": counts,
         "failures": failures(session, campaign.id) if counts[Status.FAILED] else [],
         "rate": round(rate, 1),
+        "effective_rate": 0.0 if any(stop.scope == "app" for stop in held) else tuning.effective_rate(app),
         "eta_seconds": None
         if resends or (left and not moving)
-        else round(max(left / (rate or app.rate), wait)),
+        else round(max(left / (rate or tuning.effective_rate(app)), wait)),
         "next_try_at": next_try.isoformat() if next_try else None,
         "limited_by": limited_by,
         "pause_reason": campaign.pause_reason or (held[0].reason if held else None),
@@ -641,7 +642,7 @@ def _limited_by(
     if not rate:
         # Nothing was answered yet: it has just begun, or goes on after a stop.
         return LimitedBy.NONE
-    return LimitedBy.RATE if rate >= 0.8 * app.rate else LimitedBy.NETWORK
+    return LimitedBy.RATE if rate >= 0.8 * tuning.effective_rate(app) else LimitedBy.NETWORK
 
 
 def _next_try(session: Session, campaign: Campaign, now: datetime) -> datetime | None:

@@ -26,7 +26,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 import disparo
-from disparo import batches, db, fence, log, recovery, retry
+from disparo import batches, db, fence, log, recovery, retry, tuning
 from disparo.batches import Claimed, Job, Outcome
 from disparo.campaigns import compile_message, content_of
 from disparo.clock import boot_clock
@@ -712,6 +712,7 @@ class Sender:
         }
         with self._session() as (session, now):
             session.execute(_ALIVE, values | {"now": now})
+            tuning.note_answered(session, self.name, self._breakers.answered())
             batches.hold_on(session, self.name, self._batches_in_hand(), now)
 
     def _pace(self) -> dict[str, dict[str, float]]:

@@ -54,6 +54,13 @@ def set_(
     token_scheme: Annotated[
         str | None, typer.Option(help="How the token is sent: raw or bearer; '' for as its kind has it.")
     ] = None,
+    tune: Annotated[
+        str | None,
+        typer.Option(
+            "--tuning",
+            help="on: find the rate that the provider bears, never above --rate; off: keep to --rate.",
+        ),
+    ] = None,
     as_json: JSON = False,
 ) -> None:
     """Create an app or change it; what is left out stays."""
@@ -76,6 +83,7 @@ def set_(
             windows=windows or None,
             token=token,
             token_scheme=token_scheme,
+            tune=tune,
         )
         found = apps.describe(session, app)
         if as_json:
@@ -106,7 +114,7 @@ def list_(as_json: JSON = False) -> None:
 @cli.command()
 def show(name: Name, as_json: JSON = False) -> None:
     """What is known of an app, and what holds it."""
-    from disparo import actions, apps, tokens
+    from disparo import actions, apps, tokens, tuning
 
     with connected() as connections, connections.session() as session:
         app = apps.get(session, name)
@@ -121,6 +129,7 @@ def show(name: Name, as_json: JSON = False) -> None:
         name: value for name, value in found.items() if not name.startswith("token_") and name not in below
     }
     shown |= {name: f"{found[name]:g}" for name in ("rate", "effective_rate")}
+    shown["tuning"] = tuning.in_words(found["tuning"], connections.settings.zone)
     print_fields(shown | {"token": token, "warning": tokens.warning(app)})
     for stop in held:
         print_stop(stop, connections.settings.zone)
