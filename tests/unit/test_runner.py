@@ -18,7 +18,20 @@ from worker.routes import Route
 from worker.runner import MOST_ASKS, Runner
 
 PAYMENT, UTILITY, MARKETING = Lane
-ROUTE = Route(1, "loja", "http://127.0.0.1/", 80.0, None, 6.0, 1, None, 0, 0.0)
+ROUTE = Route(
+    app_id=1,
+    name="loja",
+    url="http://127.0.0.1/",
+    rate=80.0,
+    everything=None,
+    pair_seconds=6.0,
+    pair_burst=1,
+    portfolio_id=None,
+    tuning=False,
+    tuning_epoch=0,
+    epoch=0,
+    read_at=0.0,
+)
 
 
 def row(job: Job, n: int) -> Claimed:
