@@ -407,14 +407,17 @@ _NAME_AGAIN = text("""
         SELECT id FROM batches WHERE id = ANY(:ids) AND state = 'waiting' ORDER BY id FOR UPDATE SKIP LOCKED)
     RETURNING id""")
 
+# By their primary keys: a join with what is due is planned badly while the tables are new to the planner.
 _NAME_DUE = text(f"""
     WITH found AS (
         SELECT d.id FROM {_ASKED} JOIN campaigns c ON c.id = a.campaign_id CROSS JOIN LATERAL ({_CAMPAIGN_DUE}) AS d
         UNION ALL
-        SELECT d.id FROM {_ASKED} CROSS JOIN LATERAL ({_SINGLE_DUE}) AS d WHERE a.campaign_id IS NULL)
-    UPDATE messages SET released_at = :now, claimed_by = NULL WHERE id IN (
-        SELECT m.id FROM messages m JOIN found ON found.id = m.id WHERE {_IS_DUE}
+        SELECT d.id FROM {_ASKED} CROSS JOIN LATERAL ({_SINGLE_DUE}) AS d WHERE a.campaign_id IS NULL),
+    held AS MATERIALIZED (
+        SELECT m.id, {_IS_DUE} AS is_due FROM messages m WHERE m.id = ANY(ARRAY(SELECT id FROM found))
         ORDER BY m.id FOR UPDATE OF m SKIP LOCKED)
+    UPDATE messages SET released_at = :now, claimed_by = NULL
+    WHERE id = ANY(ARRAY(SELECT id FROM held WHERE is_due))
     RETURNING id, app_id, lane, campaign_id""")
 
 # The cursor is read under the campaign's lock: who amends it may hold it. In order of ids, as everybody locks several.

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from disparo import batches, counters, recovery, releases
 from disparo.batches import Claimed, Job, Outcome
 from disparo.models import App, Batch, Campaign, Message, SendError, Worker
-from disparo.statuses import Status
+from disparo.statuses import Lane, Status
 from tests.factories.app import make_app, make_stop
 from tests.factories.campaign import make_batch, make_campaign, recount
 from tests.factories.installation import make_worker
@@ -246,6 +246,55 @@ def test_jobs_that_nobody_took_are_named_again_when_the_queues_are_empty(
     # Named anew, they are given the same time again.
     assert recovery.release_lost(session, True, True, now + LOST + recovery.LOST_AFTER) == 0
     assert recovery.release_lost(session, True, True, now + 2 * LOST) == 2
+
+
+@pytest.mark.parametrize(
+    ("urgent_empty", "bulk_empty", "lost"),
+    [
+        (True, False, {("payment", True), ("payment", False)}),
+        (False, True, {("marketing", True), ("marketing retry", False)}),
+        # What a producer named itself, of whichever lane, may be in either queue.
+        (True, True, {(name, single) for name in ("payment", "marketing") for single in (True, False)}
+                     | {("marketing retry", False)}),
+        (False, False, set()),
+    ],
+)  # fmt: skip
+def test_a_job_is_lost_when_its_own_queue_is_empty_whatever_the_other_holds(
+    session: Session, now: datetime, urgent_empty: bool, bulk_empty: bool, lost: set[tuple[str, bool]]
+) -> None:
+    app = make_app(session)
+    for lane in (Lane.PAYMENT, Lane.MARKETING):
+        make_campaign(session, app, 2, name=lane, lane=lane)
+        make_message(session, app, lane=lane, due_at=now, key=lane)
+    retry = session.scalars(select(Message).where(Message.campaign_id.is_not(None))).all()[-1]
+    retry.due_at, retry.key = now, "marketing retry"
+    session.flush()
+    jobs = releases.release(session, now)
+    assert len(jobs) == 5
+    n = recovery.release_lost(session, urgent_empty, bulk_empty, now + LOST)
+    again = releases.release(session, now + LOST)
+    assert len(again) == n
+    names = set()
+    for job in again:
+        if job.batch_id is not None:
+            names.add((job.lane, True))
+        else:
+            [message_id] = job.message_ids
+            names.add((row_of(session, message_id).key, False))
+    assert names == lost
+
+
+def test_silent_batches_that_nobody_holds_are_left_in_the_queue_while_no_worker_lives(
+    session: Session, campaign: Campaign, now: datetime
+) -> None:
+    (job,) = releases.release(session, now)
+    later = now + 60 * batches.SILENT_AFTER
+    worker = make_worker(session, later - recovery.ALIVE_WITHIN)
+    assert recovery.hand_back_silent(session, later) == 0
+    worker.seen_at = later
+    session.flush()
+    assert recovery.hand_back_silent(session, later) == 1
+    assert releases.release(session, later) == [job]
 
 
 def test_jobs_that_a_living_worker_holds_are_not_lost(

@@ -140,6 +140,48 @@ def test_released_work_is_in_the_queue_of_its_lane(connections: Connections, job
     assert len(jobs("bulk")) == 2
 
 
+@pytest.mark.parametrize(("rate", "rows", "length"), [(10, 40, 4), (80, 160, 8), (1_000, 2_000, 8)])
+def test_redis_holds_a_few_jobs_of_a_campaign_of_any_size_however_long_nobody_works(
+    connections: Connections, redis: Redis, rate: float, rows: int, length: int
+) -> None:
+    connections.limiter.mark()
+    with connections.session() as session:
+        campaign = make_campaign(session, make_app(session, rate=rate))
+        session.execute(
+            text("""
+                INSERT INTO messages (app_id, campaign_id, lane, recipient, recipient_key)
+                SELECT :app_id, :id, 'marketing', '55119' || n, '119' || n FROM generate_series(10000000, 10019999) n"""),
+            {"app_id": campaign.app_id, "id": campaign.id},
+        )
+    lengths = []
+    for _ in range(10):
+        tick(connections, "release")
+        tick(connections, "recover")
+        lengths.append(redis.llen("bulk"))
+        later(connections, timedelta(minutes=5))
+    assert lengths == [length] * 10
+    with connections.session() as session:
+        assert session.scalar(text("SELECT sum(size) FROM batches WHERE state = 'released'")) == rows
+
+
+def test_a_lost_payment_is_named_again_though_the_other_queue_is_never_empty(
+    connections: Connections, redis: Redis, jobs: Jobs
+) -> None:
+    connections.limiter.mark()
+    with connections.session() as session:
+        app = make_app(session, rate=10)
+        make_campaign(session, app, 5, name="pix", lane=Lane.PAYMENT)
+        make_campaign(session, app, 5)
+    tick(connections, "release")
+    payment, marketing = jobs("urgent"), jobs("bulk")
+    assert (len(payment), len(marketing)) == (1, 1)
+    redis.delete("urgent")
+    later(connections, recovery.LOST_AFTER + timedelta(seconds=1))
+    tick(connections, "recover")
+    tick(connections, "release")
+    assert (jobs("urgent"), jobs("bulk")) == (payment, marketing)
+
+
 def test_a_tick_starts_scheduled_campaigns_and_expires_what_is_too_late(
     connections: Connections, jobs: Jobs
 ) -> None:
