@@ -154,12 +154,12 @@ def test_redis_holds_a_few_jobs_of_a_campaign_of_any_size_however_long_nobody_wo
             {"app_id": campaign.app_id, "id": campaign.id},
         )
     lengths = []
-    for _ in range(10):
+    for _ in range(5):
         tick(connections, "release")
         tick(connections, "recover")
         lengths.append(redis.llen("bulk"))
         later(connections, timedelta(minutes=5))
-    assert lengths == [length] * 10
+    assert lengths == [length] * 5
     with connections.session() as session:
         assert session.scalar(text("SELECT sum(size) FROM batches WHERE state = 'released'")) == rows
 
@@ -269,7 +269,7 @@ def later(connections: Connections, by: timedelta) -> None:
     with connections.session() as session:
         for statement in (
             "UPDATE batches SET released_at = released_at - :by, held_at = held_at - :by",
-            "UPDATE messages SET released_at = released_at - :by",
+            "UPDATE messages SET released_at = released_at - :by WHERE released_at IS NOT NULL",
             "UPDATE workers SET seen_at = seen_at - :by",
         ):
             session.execute(text(statement).bindparams(bindparam("by", type_=Interval)), {"by": by})
