@@ -851,7 +851,7 @@ def test_a_thread_that_cannot_be_started_takes_no_job_along(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     house.paused.set()
-    campaign = house.campaign(house.app(rate=5.0), 10)
+    campaign = house.campaign(house.app(rate=5.0), 20)
     sender = house.sender()
     with house.connections.session() as session:
         first, second = releases.release(session, db.now(session))
@@ -865,9 +865,9 @@ def test_a_thread_that_cannot_be_started_takes_no_job_along(
         full.setattr(Runner, "start", refuse)
         sender.take_batch(first.batch_id)
     sender.take_batch(second.batch_id)
-    until(lambda: house.counts(campaign).get("accepted") == 5, "the second job to be sent", seconds=15)
+    until(lambda: house.counts(campaign).get("accepted") == 10, "the second job to be sent", seconds=15)
     house.paused.clear()
-    house.until_counts(campaign, accepted=10)
+    house.until_counts(campaign, accepted=20)
 
 
 def test_a_busy_sender_that_has_enough_for_a_second_leaves_the_next_jobs_to_another(house: House) -> None:
@@ -907,7 +907,7 @@ def test_an_app_that_cools_down_holds_no_job_of_another(house: House) -> None:
     house.campaign(slow, 160, name="lenta")
     house.connections.limiter.cool_down(slow.id, 3600)
     sender = house.sender()
-    until(lambda: held(house, sender) == 2, "the slow app to have jobs")
+    until(lambda: held(house, sender) == 8, "the slow app to have jobs")
     house.connections.environment.values["DISPARO_TOKEN_LOJA_SUL"] = "sk_1"
     fast = house.campaign(house.app("loja-sul"), 10, name="rápida")
     until(lambda: house.counts(fast) == {"accepted": 10}, "the other app to send", seconds=15)
