@@ -1,7 +1,7 @@
-"""What of the messages is in the queue, what a worker claims of it, and what it records."""
+"""What a job in the queue names, what a worker claims of it, and what it records."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from sqlalchemy import TextClause, text
@@ -13,10 +13,10 @@ from disparo.statuses import Lane, Status
 
 #: A job that nobody has taken rows of for so long is given out again.
 SILENT_AFTER = timedelta(seconds=60)
-#: Seconds of an app's rate that are kept in the queue.
-AHEAD_SECONDS = 2.0
-#: Rows of one job at most, and of one app in the queue at most.
-JOB_ROWS, AHEAD_ROWS = 500, 5_000
+#: A worker that was not seen for so long is not counted on.
+ALIVE_WITHIN = timedelta(seconds=7)
+#: Rows of one job at most.
+JOB_ROWS = 500
 
 
 def _not_stopped(row: str, template: str, unless: str = "") -> str:
@@ -27,18 +27,13 @@ def _not_stopped(row: str, template: str, unless: str = "") -> str:
             OR (s.scope = 'template' AND s.key = {template})) {unless})"""
 
 
-# A stop lets its probe through.
-_MESSAGE_MAY_GO = _not_stopped(
+#: SQL: message ``m`` of campaign ``c``, the campaign itself, a single message: no stop is in force for it. A stop lets
+#: its probe through.
+MESSAGE_MAY_GO = _not_stopped(
     "m", "coalesce(m.template, c.template)", "AND s.probe_message_id IS DISTINCT FROM m.id"
 )
-_CAMPAIGN_MAY_GO = _not_stopped("c", "c.template")
-_SINGLE_MAY_GO = _not_stopped("m", "m.template", "AND s.probe_message_id IS DISTINCT FROM m.id")
-#: SQL: message ``m`` of an app and a lane waits for nothing but a job that names it. Looked for by campaign, since those
-#: that are held may have a million of them.
-_IS_DUE = """m.app_id = :app_id AND m.lane = :lane AND m.status = 'pending' AND m.due_at <= :now
-    AND (m.released_at IS NULL OR m.released_at <= :silent)"""
-
-
+CAMPAIGN_MAY_GO = _not_stopped("c", "c.template")
+SINGLE_MAY_GO = _not_stopped("m", "m.template", "AND s.probe_message_id IS DISTINCT FROM m.id")
 #: SQL: the customer has paid, or bought, what message ``m`` is about.
 PAID_OR_BOUGHT = """(EXISTS (
         SELECT 1 FROM pix_charges p WHERE p.app_id = m.app_id AND p.reference = m.key
@@ -49,7 +44,7 @@ PAID_OR_BOUGHT = """(EXISTS (
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What a job in the queue names: a batch (``batch_id``) or single messages (``message_ids``) of one app."""
+    """What a job in the queue names: a batch (``batch_id``) or messages by their ids, of one app, lane and campaign."""
 
     app_id: int
     lane: str
@@ -58,9 +53,10 @@ class Job:
     size: int = 1
     #: Its one message may leave under a stop, to see whether the fault is over.
     probe: bool = False
-    #: The campaign of all its messages, its weight among others of the lane, and its own cap (requests per second).
+    #: None: single messages, which take their turn together as one campaign of weight 1.
     campaign_id: int | None = None
     weight: int = 1
+    #: Messages per second of its campaign at most.
     max_per_second: float | None = None
 
 
@@ -103,190 +99,58 @@ class Outcome:
     delay_seconds: float = 0.0
 
 
-def release(session: Session, now: datetime, *, shut: Sequence[int] = ()) -> list[Job]:
-    """Name the next work of every app: what was handed back, what is due, then the next rows of campaigns.
-
-    Keeps about `AHEAD_SECONDS` of each app's rate in the queue. Within an app payment comes before utility
-    before marketing, and campaigns of one lane in turn. Nothing under a stop is named. One caller at a
-    time (the tick's lock). The caller commits, then enqueues the jobs.
-
-    Args:
-      shut: Campaigns whose send window is closed now.
-    """
-    jobs: list[Job] = []
-    apps = session.execute(
-        text("""
-            SELECT id, rate FROM apps a WHERE NOT EXISTS (
-                SELECT 1 FROM stops s WHERE s.app_id = a.id AND s.scope = 'app' AND s.ended_at IS NULL)
-            ORDER BY id""")
-    ).all()
-    for app_id, rate in apps:
-        ahead = min(AHEAD_ROWS, max(1, round(rate * AHEAD_SECONDS)))
-        size = min(JOB_ROWS, max(1, round(rate)))
-        queued = _queued(session, app_id, now)
-        taken = 0
-        for lane in Lane:
-            taken += queued.get(lane, 0)
-            for step in (_again, _due, _next):
-                if taken < ahead:
-                    found = step(session, app_id, lane, now, ahead - taken, size, list(shut))
-                    taken += sum(job.size for job in found)
-                    jobs += found
-    return jobs
-
-
-def _queued(session: Session, app_id: int, now: datetime) -> dict[str, int]:
-    """Rows of an app that jobs name already, per lane."""
-    rows = session.execute(
-        text("""
-            SELECT c.lane, sum(b.size) FROM batches b JOIN campaigns c ON c.id = b.campaign_id
-            WHERE b.app_id = :app_id AND b.state = 'released' GROUP BY c.lane
-            UNION ALL
-            SELECT m.lane, count(*) FROM messages m
-            WHERE m.app_id = :app_id AND m.status = 'pending' AND m.due_at <= :now AND m.released_at > :silent
-            GROUP BY m.lane"""),
-        {"app_id": app_id, "now": now, "silent": now - SILENT_AFTER},
-    )
-    queued: dict[str, int] = {}
-    for lane, n in rows:
-        queued[lane] = queued.get(lane, 0) + int(n)
-    return queued
-
-
-def _again(
-    session: Session, app_id: int, lane: Lane, now: datetime, room: int, size: int, shut: list[int]
-) -> list[Job]:
-    """Batches that were handed back."""
-    rows = session.execute(
-        text(f"""
-            UPDATE batches SET state = 'released', released_at = :now, holder = NULL, held_at = NULL
-            WHERE id IN (
-                SELECT b.id FROM batches b JOIN campaigns c ON c.id = b.campaign_id
-                WHERE b.app_id = :app_id AND b.state = 'waiting' AND c.state = 'running' AND c.lane = :lane
-                    AND c.id <> ALL(:shut) AND {_CAMPAIGN_MAY_GO}
-                ORDER BY b.id LIMIT :room FOR UPDATE OF b SKIP LOCKED)
-            RETURNING id, size"""),
-        {"now": now, "app_id": app_id, "lane": lane, "room": max(1, room // size), "shut": shut},
-    ).all()
-    return [Job(app_id, lane, batch_id=batch_id, size=n) for batch_id, n in sorted(rows)]
-
-
-def _due(
-    session: Session, app_id: int, lane: Lane, now: datetime, room: int, size: int, shut: list[int]
-) -> list[Job]:
-    """Single messages, retries and rows that were put back, whose instant has come and that no job names."""
-    ids = session.execute(
-        text(f"""
-            WITH found AS (
-                SELECT first.id, first.due_at FROM campaigns c CROSS JOIN LATERAL (
-                    SELECT m.id, m.due_at FROM messages m
-                    WHERE m.campaign_id = c.id AND {_IS_DUE} AND {_MESSAGE_MAY_GO}
-                    ORDER BY m.due_at, m.id LIMIT :room) AS first
-                WHERE c.app_id = :app_id AND c.state = 'running' AND c.id <> ALL(:shut) AND {_CAMPAIGN_MAY_GO}
-                UNION ALL (
-                    SELECT m.id, m.due_at FROM messages m
-                    WHERE m.campaign_id IS NULL AND {_IS_DUE} AND {_SINGLE_MAY_GO}
-                    ORDER BY m.due_at, m.id LIMIT :room)
-                ORDER BY due_at, id LIMIT :room)
-            UPDATE messages SET released_at = :now, claimed_by = NULL WHERE id IN (
-                SELECT m.id FROM messages m JOIN found ON found.id = m.id WHERE {_IS_DUE}
-                ORDER BY m.id FOR UPDATE OF m SKIP LOCKED)
-            RETURNING id"""),
-        {
-            "now": now,
-            "app_id": app_id,
-            "lane": lane,
-            "silent": now - SILENT_AFTER,
-            "room": room,
-            "shut": shut,
-        },
-    ).scalars()
-    found = sorted(ids)
-    pages = [tuple(found[at : at + size]) for at in range(0, len(found), size)]
-    return [Job(app_id, lane, message_ids=page, size=len(page)) for page in pages]
-
-
-def _next(
-    session: Session, app_id: int, lane: Lane, now: datetime, room: int, size: int, shut: list[int]
-) -> list[Job]:
-    """The next rows of running campaigns, a batch from each in turn; of a canary no more than its first."""
-    campaigns = session.execute(
-        text(f"""
-            SELECT c.id, c.released_to, CASE WHEN c.first IS NOT NULL THEN
-                c.first - (SELECT coalesce(sum(b.size), 0) FROM batches b WHERE b.campaign_id = c.id) END
-            FROM campaigns c
-            WHERE c.app_id = :app_id AND c.lane = :lane AND c.state = 'running' AND c.id <> ALL(:shut)
-                AND {_CAMPAIGN_MAY_GO}
-            ORDER BY (SELECT coalesce(sum(b.size), 0) FROM batches b
-                      WHERE b.campaign_id = c.id AND b.state = 'released') / c.weight, c.id"""),
-        {"app_id": app_id, "lane": lane, "shut": shut},
-    ).all()
-    released_to: dict[int, int] = {campaign_id: cursor for campaign_id, cursor, _ in campaigns}
-    allowed = {campaign_id: max(0, int(n)) for campaign_id, _, n in campaigns if n is not None}
-    jobs: list[Job] = []
-    while released_to and room > 0:
-        for campaign_id in list(released_to):
-            if room <= 0:
-                break
-            first, last, n = session.execute(
-                text("""
-                    SELECT min(id), max(id), count(*) FROM (
-                        SELECT id FROM messages
-                        WHERE campaign_id = :id AND id > :cursor AND status = 'pending' AND due_at IS NULL
-                        ORDER BY id LIMIT :size) AS rows"""),
-                {
-                    "id": campaign_id,
-                    "cursor": released_to[campaign_id],
-                    "size": min(size, room, allowed.get(campaign_id, room)),
-                },
-            ).one()
-            if not n:
-                del released_to[campaign_id]
-                continue
-            batch_id = session.execute(
-                text("""
-                    WITH moved AS (UPDATE campaigns SET released_to = :last WHERE id = :id)
-                    INSERT INTO batches (campaign_id, app_id, first_message_id, last_message_id, size, state, released_at)
-                    VALUES (:id, :app_id, :first, :last, :n, 'released', :now) RETURNING id"""),
-                {"id": campaign_id, "app_id": app_id, "first": first, "last": last, "n": n, "now": now},
-            ).scalar_one()
-            released_to[campaign_id] = last
-            if campaign_id in allowed:
-                allowed[campaign_id] -= n
-            room -= n
-            jobs.append(Job(app_id, lane, batch_id=batch_id, size=n))
-    return jobs
-
-
 def take(session: Session, batch_id: int, holder: str, now: datetime) -> Job | None:
     """Hold a batch that a job named, or None when it is done, was handed back or is not there any more."""
     row = session.execute(
         text("""
             UPDATE batches b SET holder = :holder, held_at = :now FROM campaigns c
             WHERE b.id = :id AND b.state = 'released' AND c.id = b.campaign_id
-            RETURNING b.app_id, c.lane, b.size"""),
+            RETURNING b.app_id, c.lane, b.size, c.id AS campaign_id, c.weight, c.max_per_second"""),
         {"id": batch_id, "holder": holder, "now": now},
     ).one_or_none()
-    return Job(row.app_id, row.lane, batch_id=batch_id, size=row.size) if row else None
+    if row is None:
+        return None
+    return Job(
+        row.app_id,
+        row.lane,
+        batch_id=batch_id,
+        size=row.size,
+        campaign_id=row.campaign_id,
+        weight=row.weight,
+        max_per_second=row.max_per_second,
+    )
 
 
 def take_messages(session: Session, app_id: int, message_ids: Sequence[int], holder: str) -> Job | None:
-    """Hold single messages that a job named, or None when none of them waits."""
-    lanes = session.execute(
+    """Hold messages that a job named by their ids, or None when none of them waits.
+
+    Releases name those of one campaign together. Of several, as an older scheduler named them, they count as single.
+    """
+    rows = session.execute(
         text("""
-            UPDATE messages SET claimed_by = :holder
-            WHERE id IN (SELECT id FROM messages WHERE id = ANY(:ids) AND status = 'pending' ORDER BY id FOR UPDATE)
-            RETURNING lane"""),
+            WITH held AS (
+                UPDATE messages SET claimed_by = :holder
+                WHERE id IN (
+                    SELECT id FROM messages WHERE id = ANY(:ids) AND status = 'pending' ORDER BY id FOR UPDATE)
+                RETURNING lane, campaign_id)
+            SELECT DISTINCT held.lane, c.id AS campaign_id, c.weight, c.max_per_second,
+                EXISTS (SELECT 1 FROM stops WHERE ended_at IS NULL AND probe_message_id = ANY(:ids)) AS probe
+            FROM held LEFT JOIN campaigns c ON c.id = held.campaign_id"""),
         {"ids": list(message_ids), "holder": holder},
-    ).scalars()
-    lane = min(set(lanes), key=list(Lane).index, default=None)
-    if lane is None:
+    ).all()
+    if not rows:
         return None
-    probe = session.execute(
-        text("SELECT EXISTS (SELECT 1 FROM stops WHERE ended_at IS NULL AND probe_message_id = ANY(:ids))"),
-        {"ids": list(message_ids)},
-    ).scalar_one()
-    return Job(app_id, lane, message_ids=tuple(message_ids), size=len(message_ids), probe=probe)
+    job = Job(
+        app_id,
+        min((row.lane for row in rows), key=list(Lane).index),
+        message_ids=tuple(message_ids),
+        size=len(message_ids),
+        probe=rows[0].probe,
+    )
+    one = rows[0]
+    if one.campaign_id is None or any(row.campaign_id != one.campaign_id for row in rows):
+        return job
+    return replace(job, campaign_id=one.campaign_id, weight=one.weight, max_per_second=one.max_per_second)
 
 
 #: Held by each claim until its transaction is over, which may be after its worker died.
@@ -304,7 +168,7 @@ def _claim_statement(which: str, is_over: str) -> TextClause:
             WHERE (SELECT held FROM claiming) AND {which} AND m.app_id = :app_id AND m.status = 'pending'
                 AND (m.due_at IS NULL OR m.due_at <= :now) AND (m.not_after IS NULL OR m.not_after > :now)
                 AND (c.id IS NULL OR (c.state = 'running' AND (c.not_after IS NULL OR c.not_after > :now)))
-                AND {_MESSAGE_MAY_GO}
+                AND {MESSAGE_MAY_GO}
             ORDER BY m.id LIMIT :limit FOR UPDATE OF m SKIP LOCKED),
         claimed AS (
             UPDATE messages m SET status = 'sending', claimed_by = :owner, claimed_at = :now, claims = claims + 1,
@@ -371,14 +235,24 @@ def claimed_by(session: Session, owner: str) -> list[tuple[int, int, int]]:
     return [(app_id, message_id, claim) for app_id, message_id, claim in rows]
 
 
-def hold_on(session: Session, holder: str, batch_ids: Sequence[int], now: datetime) -> None:
-    """Say that a worker is at work on these batches, those of them that it still holds."""
+def hold_on(
+    session: Session, holder: str, batch_ids: Sequence[int], now: datetime, message_ids: Sequence[int] = ()
+) -> None:
+    """Say that a worker is at work on these batches and messages, those of them that it still holds."""
     if batch_ids:
         session.execute(
             text("""
                 UPDATE batches SET held_at = :now
                 WHERE id = ANY(:ids) AND holder = :holder AND state = 'released'"""),
             {"ids": list(batch_ids), "holder": holder, "now": now},
+        )
+    if message_ids:
+        # Seldom: the rate lets most of them leave before.
+        session.execute(
+            text("""
+                UPDATE messages SET released_at = :now
+                WHERE id = ANY(:ids) AND claimed_by = :holder AND status = 'pending' AND released_at < :before"""),
+            {"ids": list(message_ids), "holder": holder, "now": now, "before": now - SILENT_AFTER / 3},
         )
 
 

@@ -45,7 +45,7 @@ RESENT_BY_ITSELF = f"""(c.on_unknown = 'resend' AND c.state = 'running'
     AND coalesce(m.accepted_at, m.enqueued_at, m.sent_at, m.delivered_at, m.read_at) IS NULL)"""
 
 
-#: SQL: the ``first`` messages of campaign ``c`` were released (`disparo.batches.release`), and each has its outcome.
+#: SQL: the ``first`` messages of campaign ``c`` were released (`disparo.releases.release`), and each has its outcome.
 FIRST_SETTLED = """(c.first <= (SELECT coalesce(sum(b.size), 0) FROM batches b WHERE b.campaign_id = c.id)
     AND NOT EXISTS (
         SELECT 1 FROM messages m WHERE m.campaign_id = c.id AND m.status = 'pending' AND m.id <= c.released_to)
@@ -547,10 +547,13 @@ def shut(session: Session, now: datetime, zone: ZoneInfo) -> list[int]:
         .where(Campaign.state == CampaignState.RUNNING)
     )
     found = []
+    # Of thousands of campaigns few differ in their window.
+    is_open = {"": True}
     for campaign_id, own, lane, by_lane, not_after in rows:
-        spec = own or by_lane.get(lane)
-        late = not_after is not None and not_after <= now
-        if late or (spec and not windows.parse(spec).is_open(now, zone)):
+        spec: str = own or by_lane.get(lane) or ""
+        if spec not in is_open:
+            is_open[spec] = windows.parse(spec).is_open(now, zone)
+        if not is_open[spec] or (not_after is not None and not_after <= now):
             found.append(campaign_id)
     return found
 

@@ -58,7 +58,7 @@ def _lock(session: Session, campaign: Campaign) -> bool:
 
 
 def _pause_after_first(session: Session) -> list[tuple[str, str]]:
-    """`disparo.batches.release` lets no more than ``first`` leave; this pauses when each of them has its outcome."""
+    """`disparo.releases.release` lets no more than ``first`` leave; this pauses when each of them has its outcome."""
     ids = session.execute(
         text(f"""
             SELECT c.id FROM campaigns c

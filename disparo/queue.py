@@ -138,11 +138,11 @@ class Queue:
         self._send(SEND_BATCH, [batch_id], queue)
 
     def send_messages(self, app_id: int, message_ids: Sequence[int], *, queue: str = URGENT) -> None:
-        """Name single messages of one app to a worker, at most a few hundred."""
+        """Name messages of one app, lane and campaign (or none) to a worker, at most a few hundred."""
         self._send(SEND_MESSAGES, [app_id, list(message_ids)], queue)
 
-    def is_empty(self) -> bool:
-        """Whether no job waits for a worker that sends; jobs that a worker has fetched are not counted.
+    def is_empty(self, queue: str) -> bool:
+        """Whether no job waits in a queue; jobs that a worker has fetched are not counted.
 
         Raises:
           RedisUnavailable: Redis does not answer.
@@ -150,7 +150,7 @@ class Queue:
         try:
             with self._app.pool.acquire(block=True, timeout=5) as connection:
                 try:
-                    return all(_jobs(connection, queue) == 0 for queue in (URGENT, BULK))
+                    return _jobs(connection, queue) == 0
                 except connection.connection_errors as err:
                     connection.close()
                     raise unavailable(err) from err

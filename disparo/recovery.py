@@ -6,16 +6,14 @@ from datetime import datetime, timedelta
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from disparo.batches import SILENT_AFTER, Outcome, record
+from disparo.batches import ALIVE_WITHIN, SILENT_AFTER, Outcome, record
 from disparo.counters import DELTAS_OF_CHANGED
-from disparo.statuses import Status
+from disparo.statuses import Lane, Status
 
 #: A claim is never older than this while its owner lives: two and a half times the deadline of a request (40 s).
 LEASE = timedelta(seconds=100)
 #: A job that nobody took in this time, though its queue is empty, is lost.
 LOST_AFTER = timedelta(seconds=4)
-#: A worker that was not seen for so long is not counted on.
-ALIVE_WITHIN = timedelta(seconds=7)
 #: The database's clock may differ by so much from one transaction to the next without having been set back.
 CLOCK_SLACK = timedelta(seconds=2)
 #: So much may have happened after the last look at the clock and before it was set back.
@@ -151,46 +149,61 @@ def settle_dead_worker(
 
 
 def hand_back_silent(session: Session, now: datetime) -> int:
-    """Let batches be named again of which nobody has taken rows for a minute; how many."""
+    """Let batches be named again of which nobody has taken rows for a minute; how many.
+
+    While no worker lives, what nobody holds waits in the queue: named each minute, it would fill Redis.
+    """
     return len(
         session.execute(
             text("""
                 UPDATE batches SET state = 'waiting', holder = NULL
-                WHERE state = 'released' AND coalesce(held_at, released_at) < :before RETURNING id"""),
-            {"before": now - SILENT_AFTER},
+                WHERE state = 'released' AND coalesce(held_at, released_at) < :before
+                    AND (holder IS NOT NULL OR EXISTS (SELECT 1 FROM workers WHERE seen_at > :alive))
+                RETURNING id"""),
+            {"before": now - SILENT_AFTER, "alive": now - ALIVE_WITHIN},
         ).all()
     )
 
 
-def release_lost(session: Session, queues_empty: bool, now: datetime) -> int:
+def release_lost(session: Session, urgent_empty: bool, bulk_empty: bool, now: datetime) -> int:
     """Let jobs be named again that are in no queue and that no living worker holds; how many.
 
     A job gets lost when its worker dies between fetching and taking it, when the scheduler dies between
     its commit and the enqueuing, or when Redis comes back without its last second. Named twice, it does no harm.
 
     Args:
-      queues_empty: No job waits in the queues of messages now.
+      urgent_empty: No job waits in the queue of payments now, which single messages of any lane may be in too.
+      bulk_empty: No job waits in the queue of the other lanes now.
     """
-    if not queues_empty:
+    if not (urgent_empty or bulk_empty):
         return 0
-    values = {"before": now - LOST_AFTER, "alive": now - ALIVE_WITHIN}
+    values = {
+        "before": now - LOST_AFTER,
+        "alive": now - ALIVE_WITHIN,
+        "payments": urgent_empty,
+        "others": bulk_empty,
+        "singles": urgent_empty and bulk_empty,
+        "payment": Lane.PAYMENT,
+    }
     batches = session.execute(
         text("""
-            UPDATE batches b SET state = 'waiting', holder = NULL
-            WHERE b.state = 'released' AND b.released_at < :before AND NOT EXISTS (
-                SELECT 1 FROM workers w WHERE w.name = b.holder AND w.seen_at > :alive)
-            RETURNING id"""),
+            UPDATE batches b SET state = 'waiting', holder = NULL FROM campaigns c
+            WHERE b.state = 'released' AND b.released_at < :before AND c.id = b.campaign_id
+                AND CASE WHEN c.lane = :payment THEN :payments ELSE :others END AND NOT EXISTS (
+                    SELECT 1 FROM workers w WHERE w.name = b.holder AND w.seen_at > :alive)
+            RETURNING b.id"""),
         values,
     ).all()
-    singles = session.execute(
+    messages = session.execute(
         text("""
             UPDATE messages m SET released_at = NULL
-            WHERE m.status = 'pending' AND m.released_at < :before AND NOT EXISTS (
-                SELECT 1 FROM workers w WHERE w.name = m.claimed_by AND w.seen_at > :alive)
+            WHERE m.status = 'pending' AND m.released_at < :before
+                AND CASE WHEN m.lane = :payment THEN :payments WHEN m.campaign_id IS NULL THEN :singles ELSE :others END
+                AND NOT EXISTS (SELECT 1 FROM workers w WHERE w.name = m.claimed_by AND w.seen_at > :alive)
             RETURNING id"""),
         values,
     ).all()
-    return len(batches) + len(singles)
+    return len(batches) + len(messages)
 
 
 def notice_clock_set_back(session: Session, now: datetime) -> bool:

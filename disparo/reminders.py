@@ -118,7 +118,7 @@ def convert(session: Session, app: App, key: str, now: datetime) -> Conversion:
 
 
 def release_due(session: Session, now: datetime, *, page: int = 500) -> dict[int, list[int]]:
-    """Make messages of a page of due reminders: app → message ids, for the caller to enqueue after its commit."""
+    """Make messages of a page of due reminders, for the next release to name; app → message ids."""
     due = session.execute(
         text("""
             SELECT id, app_id, lane, recipient, recipient_key, CAST(content AS text) AS content FROM reminders
@@ -130,8 +130,8 @@ def release_due(session: Session, now: datetime, *, page: int = 500) -> dict[int
         _, message = payloads.split(messages.from_json(row.content))
         message_id = session.execute(
             text("""
-                INSERT INTO messages (app_id, lane, recipient, recipient_key, content, template, due_at, released_at)
-                VALUES (:app_id, :lane, :recipient, :recipient_key, CAST(:content AS json), :template, :now, :now)
+                INSERT INTO messages (app_id, lane, recipient, recipient_key, content, template, due_at)
+                VALUES (:app_id, :lane, :recipient, :recipient_key, CAST(:content AS json), :template, :now)
                 RETURNING id"""),
             {
                 "app_id": row.app_id,

@@ -713,7 +713,14 @@ class Sender:
         with self._session() as (session, now):
             session.execute(_ALIVE, values | {"now": now})
             tuning.note_answered(session, self.name, self._breakers.answered())
-            batches.hold_on(session, self.name, self._batches_in_hand(), now)
+            jobs = self._in_hand()
+            batches.hold_on(
+                session,
+                self.name,
+                [job.batch_id for job in jobs if job.batch_id is not None],
+                now,
+                [message_id for job in jobs for message_id in job.message_ids],
+            )
 
     def _pace(self) -> dict[str, dict[str, float]]:
         """By app: seconds of the last few that its work here waited, by cause."""
@@ -726,10 +733,10 @@ class Sender:
             if pace
         }
 
-    def _batches_in_hand(self) -> list[int]:
+    def _in_hand(self) -> list[Job]:
         with self._mutex:
             runners = list(self._runners.values())
-        return [job.batch_id for runner in runners for job in runner.left() if job.batch_id is not None]
+        return [job for runner in runners for job in runner.left()]
 
     def _settle_dead(self) -> None:
         for found in journal.dead(self._folder):

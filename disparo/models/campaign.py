@@ -21,6 +21,8 @@ class Campaign(Base):
         CheckConstraint("on_unknown IN ('hold', 'resend')", name="on_unknown"),
         CheckConstraint("weight > 0", name="weight"),
         Index("ix_campaigns_app_id_state", "app_id", "state"),
+        # Twice a second the scheduler asks for these few of all that ever were.
+        Index("ix_campaigns_running", "id", postgresql_where=text("state = 'running'")),
     )
 
     id: Mapped[BigId]

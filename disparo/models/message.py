@@ -29,8 +29,15 @@ class Message(Base):
             unique=True,
             postgresql_where=text("dedupe_key IS NOT NULL"),
         ),
-        # What a batch claims, in the order of the file.
         Index("ix_messages_pending", "campaign_id", "id", postgresql_where=text("status = 'pending'")),
+        # What a batch claims and what follows it, in the order of the file: apart from what is due by itself, of which
+        # a resend may put a million in the way.
+        Index(
+            "ix_messages_in_turn",
+            "campaign_id",
+            "id",
+            postgresql_where=text("status = 'pending' AND due_at IS NULL"),
+        ),
         # What is due by itself: single messages, retries, rows that were put back; by campaign, because of one that is
         # held a million may be due.
         Index(

@@ -65,9 +65,25 @@ def upgrade() -> None:
     op.create_check_constraint(op.f("ck_installation_max_per_second"), "installation", "max_per_second > 0")
     op.add_column("workers", sa.Column("pace", postgresql.JSONB(), nullable=True))
     op.add_column("workers", sa.Column("answered", postgresql.JSONB(), nullable=True))
+    op.create_index(
+        "ix_messages_in_turn",
+        "messages",
+        ["campaign_id", "id"],
+        unique=False,
+        postgresql_where=sa.text("status = 'pending' AND due_at IS NULL"),
+    )
+    op.create_index(
+        "ix_campaigns_running",
+        "campaigns",
+        ["id"],
+        unique=False,
+        postgresql_where=sa.text("state = 'running'"),
+    )
 
 
 def downgrade() -> None:
+    op.drop_index("ix_campaigns_running", table_name="campaigns")
+    op.drop_index("ix_messages_in_turn", table_name="messages")
     op.drop_column("workers", "answered")
     op.drop_column("workers", "pace")
     op.drop_constraint(op.f("ck_installation_max_per_second"), "installation", type_="check")

@@ -5,6 +5,7 @@ from sqlalchemy.orm import Session
 from disparo import db, log, recovery, unknowns
 from disparo.connections import Connections
 from disparo.errors import RedisUnavailable
+from disparo.queue import BULK, URGENT
 
 logger = log.get(__name__)
 
@@ -13,13 +14,13 @@ def run(connections: Connections, session: Session) -> None:
     """One page of each a time."""
     # Asked before anything is locked: an absent Redis may take its time to be absent.
     try:
-        queues_empty = connections.queue.is_empty()
+        urgent_empty, bulk_empty = connections.queue.is_empty(URGENT), connections.queue.is_empty(BULK)
     except RedisUnavailable:
-        queues_empty = False
+        urgent_empty = bulk_empty = False
     now = db.now(session)
     if recovery.notice_clock_set_back(session, now):
         logger.warning("clock_set_back", hint="what was due before is due now; look after PostgreSQL's clock")
-    lost = recovery.release_lost(session, queues_empty, now)
+    lost = recovery.release_lost(session, urgent_empty, bulk_empty, now)
     silent = recovery.hand_back_silent(session, now)
     expired = recovery.expire_leases(session, now)
     resent = unknowns.resend_unknowns(session, now)

@@ -1,4 +1,4 @@
-"""What may leave next, per app: about two seconds of its rate are kept in the queue."""
+"""What may leave next: about two seconds of its rate are kept in the queue for each lane of each app."""
 
 from collections import deque
 from collections.abc import Callable
@@ -6,11 +6,15 @@ from collections.abc import Callable
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from disparo import batches, campaigns, db, recovery, stops
+from disparo import batches, campaigns, db, recovery, releases, stops
 from disparo.batches import Job
 from disparo.connections import Connections
 from disparo.queue import BULK, URGENT
+from disparo.releases import Turns
 from disparo.statuses import Lane
+
+#: Whose turn it is, as this process's releases have left it.
+_turns = Turns()
 
 
 def run(connections: Connections, session: Session) -> Callable[[], None]:
@@ -30,7 +34,7 @@ def run(connections: Connections, session: Session) -> Callable[[], None]:
     campaigns.expire(session, now)
     shut = campaigns.shut(session, now, connections.settings.zone)
     jobs = stops.as_jobs(stops.release_probes(session, now, shut=shut))
-    jobs += batches.release(session, now, shut=shut)
+    jobs += releases.release(session, now, _turns, shut=shut)
 
     def after() -> None:
         # Marked after the commit: a tick that dies before it is made up for by the next.

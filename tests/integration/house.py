@@ -9,7 +9,7 @@ from typing import Any
 from redis import Redis
 from sqlalchemy import select
 
-from disparo import batches, counters, db, stops
+from disparo import counters, db, releases, stops
 from disparo.connections import Connections
 from disparo.models import App, Campaign, Message, Stop
 from disparo.sandbox import Sandbox
@@ -39,6 +39,7 @@ class House:
     senders: list[Sender] = field(default_factory=list)
     paused: threading.Event = field(default_factory=threading.Event)
     ended: threading.Event = field(default_factory=threading.Event)
+    turns: releases.Turns = field(default_factory=releases.Turns)
 
     def app(self, name: str = "loja", *, rate: float = 100.0) -> App:
         with self.connections.session() as session:
@@ -63,7 +64,9 @@ class House:
                 continue
             with self.connections.session() as session:
                 now = db.now(session)
-                jobs = stops.as_jobs(stops.release_probes(session, now)) + batches.release(session, now)
+                jobs = stops.as_jobs(stops.release_probes(session, now)) + releases.release(
+                    session, now, self.turns
+                )
             for job in jobs:
                 if job.batch_id is not None:
                     sender.take_batch(job.batch_id)

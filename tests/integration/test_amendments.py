@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import Engine, select, text
 from sqlalchemy.orm import Session
 
-from disparo import amendments, batches, campaigns, stops
+from disparo import amendments, campaigns, releases, stops
 from disparo.errors import ConflictError, DisparoError, InputError
 from disparo.models import Action, App, Campaign, CampaignContent, Message
 from disparo.statuses import Status
@@ -202,11 +202,11 @@ def test_another_template_is_under_its_own_stop(
     amend(session, now, file(template("velha")))
     make_stop(session, app, scope="template", key="velha/pt_BR", code="132015")
     campaigns.resume(session, campaign, now)
-    assert batches.release(session, now) == []
+    assert releases.release(session, now) == []
     campaigns.pause(session, campaign)
     assert amend(session, now, file(template("nova"))).template == "nova/pt_BR"
     campaigns.resume(session, campaign, now)
-    assert len(batches.release(session, now)) == 1
+    assert len(releases.release(session, now)) == 1
     details = session.scalars(select(Action.details).where(Action.verb == "amend").order_by(Action.id)).all()
     assert details[1] == {
         "version": 3,

@@ -12,13 +12,14 @@ import pytest
 from sqlalchemy import Engine, select, text, update
 from sqlalchemy.orm import Session
 
-from disparo import batches, counters, pix, recovery, reminders
+from disparo import batches, counters, pix, recovery, releases, reminders
 from disparo.batches import Claimed, Job, Outcome
 from disparo.models import App, Batch, Campaign, Message, SendError
 from disparo.statuses import Lane, Status, Verdict
 from tests.factories.app import lift_stops, make_app, make_stop
 from tests.factories.campaign import make_batch, make_campaign, recount
 from tests.factories.charge import make_charge
+from tests.factories.installation import make_worker
 from tests.factories.message import make_message
 from tests.factories.reminder import make_reminder
 
@@ -171,11 +172,11 @@ def test_nothing_under_a_stop_is_released_and_everything_after_it(
         session, app, lane=Lane.MARKETING, campaign_id=campaign.id, template="oferta/pt_BR", due_at=now
     )
     stop(session, app, campaign)
-    assert batches.release(session, now) == []
+    assert releases.release(session, now) == []
     lift_stops(session, app)
     campaign.state = "running"
     session.flush()
-    assert sum(job.size for job in batches.release(session, now)) == 6
+    assert sum(job.size for job in releases.release(session, now)) == 6
 
 
 @pytest.mark.parametrize("stop", STOPS)
@@ -187,18 +188,18 @@ def test_a_stop_after_the_release_leaves_nothing_to_claim_and_loses_nothing(
     make_message(
         session, app, lane=Lane.MARKETING, campaign_id=campaign.id, template="oferta/pt_BR", due_at=now
     )
-    jobs = batches.release(session, now)
+    jobs = releases.release(session, now)
     stop(session, app, campaign)
     for job in jobs:
         if job.batch_id is not None:
             assert batches.take(session, job.batch_id, "w", now) is not None
         assert batches.claim(session, job, 10, "w", now) == []
         batches.finish(session, job, now)
-    assert batches.release(session, now) == []
+    assert releases.release(session, now) == []
     lift_stops(session, app)
     campaign.state = "running"
     session.flush()
-    again = batches.release(session, now)
+    again = releases.release(session, now)
     assert sorted(job.size for job in again) == sorted(job.size for job in jobs)
     assert sum(len(batches.claim(session, job, 10, "w", now)) for job in again) == 6
 
@@ -210,88 +211,19 @@ def test_a_stop_of_another_lane_or_template_holds_nobody_else(
     app = make_app(session)
     campaign = make_campaign(session, app, 3, template="oferta/pt_BR")
     make_stop(session, app, scope=scope, key=key)
-    (job,) = batches.release(session, now)
+    (job,) = releases.release(session, now)
     assert len(batches.claim(session, job, 10, "w", now)) == 3
     assert campaign.lane == Lane.MARKETING
 
 
-# -- release ----------------------------------------------------------------------------------------------
-
-
-def test_about_two_seconds_of_the_rate_are_kept_in_the_queue(session: Session, now: datetime) -> None:
-    app = make_app(session, rate=10)
-    make_campaign(session, app, 100)
-    first = batches.release(session, now)
-    assert [job.size for job in first] == [10, 10]
-    assert batches.release(session, now) == []
-    batches.finish(session, first[0], now)
-    assert batches.release(session, now) == [first[0]]
-    for row in batches.claim(session, first[0], 10, "w", now):
-        batches.record(session, [accepted(row)], now)
-    batches.finish(session, first[0], now)
-    (following,) = batches.release(session, now)
-    assert following.batch_id not in {job.batch_id for job in first}
-
-
-def test_a_rate_below_one_per_second_releases_one_row_at_a_time(session: Session, now: datetime) -> None:
-    make_campaign(session, make_app(session, rate=0.1), 3)
-    assert [job.size for job in batches.release(session, now)] == [1]
-    assert batches.release(session, now) == []
-
-
-def test_a_fast_app_gets_jobs_of_at_most_five_hundred_rows(session: Session, now: datetime) -> None:
-    make_campaign(session, make_app(session, rate=1_000), 1_200)
-    assert [job.size for job in batches.release(session, now)] == [500, 500, 200]
-
-
-def test_payment_leaves_before_utility_before_marketing(session: Session, now: datetime) -> None:
-    app = make_app(session, rate=10)
-    for lane in reversed(Lane):
-        make_campaign(session, app, 10, name=lane, lane=lane)
-    assert [job.lane for job in batches.release(session, now)] == [Lane.PAYMENT, Lane.UTILITY]
-
-
-def test_a_payment_is_released_though_marketing_fills_the_queue(session: Session, now: datetime) -> None:
-    app = make_app(session, rate=10)
-    make_campaign(session, app, 100)
-    batches.release(session, now)
-    make_campaign(session, app, 5, name="pix", lane=Lane.PAYMENT)
-    assert [(job.lane, job.size) for job in batches.release(session, now)] == [(Lane.PAYMENT, 5)]
-
-
-def test_campaigns_of_one_lane_get_a_batch_in_turn(session: Session, now: datetime) -> None:
-    app = make_app(session, rate=10)
-    one = make_campaign(session, app, 100, name="um")
-    two = make_campaign(session, app, 100, name="dois")
-    jobs = batches.release(session, now)
-    campaigns = [session.get_one(Batch, job.batch_id).campaign_id for job in jobs]
-    assert sorted(campaigns) == [one.id, two.id]
-
-
-def test_a_campaign_whose_window_is_shut_is_not_released(session: Session, now: datetime) -> None:
-    app = make_app(session)
-    one = make_campaign(session, app, 3, name="um")
-    make_campaign(session, app, 4, name="dois")
-    assert [job.size for job in batches.release(session, now, shut=[one.id])] == [4]
-
-
-def test_a_single_message_is_named_once_until_it_is_silent_for_a_minute(
-    session: Session, now: datetime
-) -> None:
-    app = make_app(session)
-    message = make_message(session, app, due_at=now)
-    expected = [Job(app.id, Lane.UTILITY, message_ids=(message.id,))]
-    assert batches.release(session, now - SECOND) == []
-    assert batches.release(session, now) == expected
-    assert batches.release(session, now + 59 * SECOND) == []
-    assert batches.release(session, now + 60 * SECOND) == expected
+# -- jobs --------------------------------------------------------------------------------------------------
 
 
 def test_a_job_that_comes_twice_finds_nothing_to_take_once_it_is_done(
     session: Session, now: datetime
 ) -> None:
     campaign = make_campaign(session, make_app(session), 2)
-    (job,) = batches.release(session, now)
+    (job,) = releases.release(session, now)
     assert job.batch_id is not None
     assert batches.take(session, job.batch_id, "a", now) == job
     assert batches.take(session, job.batch_id, "b", now) == job
@@ -308,27 +240,28 @@ def test_a_row_that_was_put_back_is_due_by_itself_though_its_batch_is_done(
 ) -> None:
     app = make_app(session)
     campaign = make_campaign(session, app, 1)
-    (job,) = batches.release(session, now)
+    (job,) = releases.release(session, now)
     (row,) = batches.claim(session, job, 5, "w", now)
     batches.finish(session, job, now)
     batches.record(session, [Outcome(row.id, row.claim, Status.PENDING)], now)
     assert row_of(session, row.id).attempts == 0
-    assert batches.release(session, now) == [Job(app.id, campaign.lane, message_ids=(row.id,))]
+    again = Job(app.id, campaign.lane, message_ids=(row.id,), campaign_id=campaign.id)
+    assert releases.release(session, now) == [again]
 
 
 def test_what_is_handed_back_is_named_by_the_next_release(session: Session, now: datetime) -> None:
     app = make_app(session)
     make_campaign(session, app, 4)
     make_message(session, app, due_at=now)
-    jobs = batches.release(session, now)
+    jobs = releases.release(session, now)
     assert len(jobs) == 2
-    assert batches.release(session, now) == []
+    assert releases.release(session, now) == []
     batches.hand_back(
         session,
         [job.batch_id for job in jobs if job.batch_id is not None],
         [message_id for job in jobs for message_id in job.message_ids],
     )
-    assert batches.release(session, now) == jobs
+    assert releases.release(session, now) == jobs
 
 
 # -- single messages in a worker's hands ------------------------------------------------------------------
@@ -394,10 +327,11 @@ def until_someone_waits_for_a_lock(engine: Engine) -> None:
 def test_a_single_message_that_is_named_anew_is_in_nobodys_hands(session: Session, now: datetime) -> None:
     app = make_app(session)
     message = make_message(session, app, due_at=now)
-    (job,) = batches.release(session, now)
+    (job,) = releases.release(session, now)
     batches.take_messages(session, job.app_id, job.message_ids, "w")
     later = now + batches.SILENT_AFTER
-    assert batches.release(session, later) == [job]
+    make_worker(session, later)
+    assert releases.release(session, later) == [job]
     row = row_of(session, message.id)
     assert (row.claimed_by, row.released_at) == (None, later)
 
@@ -419,6 +353,30 @@ def test_a_worker_finds_by_the_table_what_it_has_claimed(session: Session, now: 
     expected = [(app.id, second.id, 2), (app.id, rows[2].id, 1), (other.id, ids["w"], 1)]
     assert sorted(batches.claimed_by(session, "w")) == expected
     assert batches.claimed_by(session, "nobody") == []
+
+
+def test_a_worker_learns_of_whom_a_job_is_and_how_much_it_may_have(session: Session, now: datetime) -> None:
+    app = make_app(session)
+    campaign = make_campaign(session, app, 3, weight=5, max_per_second=2.5)
+    of_campaign = {"campaign_id": campaign.id, "weight": 5, "max_per_second": 2.5}
+    (job,) = releases.release(session, now)
+    assert job == Job(app.id, campaign.lane, batch_id=job.batch_id, size=3, **of_campaign)
+    assert job.batch_id is not None
+    assert batches.take(session, job.batch_id, "w", now) == job
+    first, second = batches.claim(session, job, 2, "w", now)
+    batches.record(session, [Outcome(row.id, row.claim, Status.PENDING) for row in (first, second)], now)
+    single = make_message(session, app, lane=campaign.lane, due_at=now)
+    retries, alone = sorted(releases.release(session, now), key=lambda job: job.message_ids)
+    assert retries == Job(app.id, campaign.lane, message_ids=(first.id, second.id), size=2, **of_campaign), (
+        "of several campaigns, or of none, there are several jobs"
+    )
+    assert alone == Job(app.id, campaign.lane, message_ids=(single.id,))
+    for one in (retries, alone):
+        assert batches.take_messages(session, app.id, one.message_ids, "w") == one
+    # As a scheduler of before named them.
+    ids = (first.id, single.id)
+    mixed = Job(app.id, campaign.lane, message_ids=ids, size=2)
+    assert batches.take_messages(session, app.id, ids, "w") == mixed
 
 
 # -- record -----------------------------------------------------------------------------------------------
@@ -686,7 +644,7 @@ class Engines:
         self.random.choices([a for a, _ in actions], [w for _, w in actions])[0]()
 
     def release(self) -> None:
-        for job in batches.release(self.session, self.now):
+        for job in releases.release(self.session, self.now):
             # Jobs may be lost, or come twice.
             self.queue += [job] * self.random.choice([0, 1, 1, 1, 1, 2])
 
@@ -779,7 +737,7 @@ class Engines:
     def look_after(self) -> None:
         recovery.notice_clock_set_back(self.session, self.now)
         # Of most workers nobody knows that they live, so that jobs in their hands come once more.
-        recovery.release_lost(self.session, not self.queue, self.now)
+        recovery.release_lost(self.session, not self.queue, not self.queue, self.now)
         recovery.hand_back_silent(self.session, self.now)
         recovery.expire_leases(self.session, self.now)
         counters.fold(self.session, datetime.now(UTC) + timedelta(hours=1))
@@ -806,7 +764,7 @@ class Engines:
         for _ in range(12):
             self.now += 31 * SECOND
             self.look_after()
-            for job in batches.release(self.session, self.now):
+            for job in releases.release(self.session, self.now):
                 rows = batches.claim(self.session, job, 500, "last", self.now)
                 assert not {row.id for row in rows} & self.written.keys()
                 self.written |= {row.id: row.claim for row in rows}

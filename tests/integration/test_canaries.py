@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import Engine, select, text
 from sqlalchemy.orm import Session
 
-from disparo import batches, campaigns, canaries, counters
+from disparo import batches, campaigns, canaries, counters, releases
 from disparo.batches import Outcome
 from disparo.models import Action, App, Batch, Campaign, Message, Notification
 from disparo.statuses import Status
@@ -24,7 +24,7 @@ def app(session: Session) -> App:
 def send(session: Session, now: datetime, status: Status = Status.ACCEPTED, *, limit: int = 1_000) -> int:
     """Release and send until nothing more is released; how many were sent."""
     sent = 0
-    while jobs := batches.release(session, now):
+    while jobs := releases.release(session, now):
         for job in jobs:
             rows = batches.claim(session, job, limit, "w", now)
             batches.record(session, [Outcome(row.id, row.claim, status, spent=True) for row in rows], now)
@@ -97,14 +97,14 @@ def test_it_waits_for_those_of_the_first_that_are_not_settled(
     session: Session, app: App, now: datetime, status: Status
 ) -> None:
     campaign = make_campaign(session, app, 20, first=4)
-    [job] = batches.release(session, now)
+    [job] = releases.release(session, now)
     rows = batches.claim(session, job, 10, "w", now)
     batches.record(session, [Outcome(row.id, row.claim, Status.ACCEPTED) for row in rows[1:]], now)
     if status is Status.PENDING:
         again = Outcome(rows[0].id, rows[0].claim, status, spent=True, verdict="retry", delay_seconds=60)
         batches.record(session, [again], now)
     assert canaries.pause_due(session) == []
-    assert [job for job in batches.release(session, now) if job.batch_id] == [], "no fifth one meanwhile"
+    assert [job for job in releases.release(session, now) if job.batch_id] == [], "no fifth one meanwhile"
     session.execute(text("UPDATE messages SET status = 'unknown' WHERE id = :id"), {"id": rows[0].id})
     assert len(canaries.pause_due(session)) == 1
     assert state(session, campaign)[0] == "paused"
@@ -114,11 +114,11 @@ def test_a_retry_of_one_of_the_first_leaves_though_all_of_them_are_released(
     session: Session, app: App, now: datetime
 ) -> None:
     make_campaign(session, app, 20, first=4)
-    [job] = batches.release(session, now)
+    [job] = releases.release(session, now)
     rows = batches.claim(session, job, 10, "w", now)
     batches.record(session, [Outcome(r.id, r.claim, Status.PENDING, delay_seconds=0.0) for r in rows], now)
     batches.finish(session, job, now)
-    [again] = batches.release(session, now)
+    [again] = releases.release(session, now)
     assert sorted(again.message_ids) == sorted(row.id for row in rows)
 
 
@@ -126,7 +126,7 @@ def test_a_pause_in_the_middle_of_the_first_keeps_the_limit(
     session: Session, app: App, now: datetime
 ) -> None:
     campaign = make_campaign(session, app, 20, first=6)
-    jobs = batches.release(session, now)
+    jobs = releases.release(session, now)
     campaigns.pause(session, campaign, by="ana")
     for job in jobs:
         assert batches.claim(session, job, 10, "w", now) == []

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import Engine, select, text
 from sqlalchemy.orm import Session
 
-from disparo import batches, campaigns, counters, recipients
+from disparo import batches, campaigns, counters, recipients, releases
 from disparo.batches import Job, Outcome
 from disparo.errors import ConflictError, InputError
 from disparo.models import Action, App, Campaign, Message, Notification
@@ -124,7 +124,7 @@ def test_a_pause_and_its_end_repeat_and_skip_nothing(session: Session, app: App,
     sent: list[int] = []
     for stop in range(60):
         campaigns.resume(session, campaign, now) if stop else None
-        for job in batches.release(session, now):
+        for job in releases.release(session, now):
             # A worker is in the middle of a batch when it is paused, and puts back what it has not begun.
             rows = batches.claim(session, job, 3, "w", now)
             campaigns.pause(session, campaign)
@@ -188,7 +188,7 @@ def test_a_cancel_that_meets_a_resume_cancels(
         ),
     )
     assert state(session, campaign) == "cancelled"
-    assert batches.release(session, now) == []
+    assert releases.release(session, now) == []
     while campaigns.cancel_rest(session, now, page=2):
         pass
     assert recount(session, campaign)["cancelled"] == 3
@@ -241,7 +241,7 @@ def test_a_scheduled_campaign_begins_at_the_new_instant(session: Session, app: A
 
 def test_a_paused_campaign_goes_on_by_itself_where_it_was(session: Session, app: App, now: datetime) -> None:
     campaign = make_campaign(session, app, 20)
-    [job, *_] = batches.release(session, now)
+    [job, *_] = releases.release(session, now)
     rows = batches.claim(session, job, 5, "w", now)
     batches.record(session, [Outcome(r.id, r.claim, Status.ACCEPTED) for r in rows], now)
     campaigns.pause(session, campaign, reason="night")

@@ -15,7 +15,7 @@ from redis import Redis
 from sqlalchemy import Engine, select, text
 from sqlalchemy.orm import Session
 
-from disparo import apps, batches, campaigns, counters, db, fence, recovery, stops
+from disparo import apps, batches, campaigns, counters, db, fence, recovery, releases, stops
 from disparo.batches import Job
 from disparo.connections import Connections
 from disparo.errors import ConflictError
@@ -270,14 +270,14 @@ def test_nothing_is_released_or_claimed_under_it_and_the_status_says_why(
     app = make_app(session)
     campaign = make_campaign(session, app, 3)
     single = make_message(session, app, due_at=present)
-    jobs = batches.release(session, present)
+    jobs = releases.release(session, present)
     assert {job.size for job in jobs} == {3, 1}
 
     finding = restore(session, mirror)
     fence.trip(session, finding, present)
     assert [batches.claim(session, job, 5, "w", present) for job in jobs] == [[], []]
     recovery.release_everything_again(session)
-    assert batches.release(session, present) == []
+    assert releases.release(session, present) == []
     assert single.status == Status.PENDING
     found = campaigns.status(session, campaign, present, db_zone())
     assert (found["limited_by"], found["pause_reason"]) == ("paused", finding.reason)
@@ -445,7 +445,7 @@ def test_it_lifts_the_fence_everywhere_and_lets_the_rest_go_on(
     session.refresh(held)
     assert [stop.code for stop in in_force(session)] == ["operator"]
     assert app.epoch == 1, "an answer from before stops nothing"
-    (job,) = batches.release(session, present + SECOND)
+    (job,) = releases.release(session, present + SECOND)
     assert job.message_ids == (later.id,)
 
 
@@ -456,11 +456,11 @@ def test_jobs_of_the_backup_hold_up_nothing(session: Session, mirror: Mirror, pr
     )
     fence.restored(session, present - HOUR, present, mirror)
     make_campaign(session, app, 2, name="nova")
-    # Named once more, it is soon known to hold nothing, and what comes next has its room.
-    (job,) = batches.release(session, present)
-    assert job.batch_id == batch.id
-    batches.finish(session, job, present)
-    assert sum(job.size for job in batches.release(session, present)) == 2
+    # Named once more, it holds nothing, and takes nobody's room.
+    old, new = releases.release(session, present)
+    assert (old.batch_id, new.size) == (batch.id, 2)
+    batches.finish(session, old, present)
+    assert releases.release(session, present) == []
 
 
 def test_ids_and_claims_of_the_lost_time_do_not_come_again(
@@ -639,9 +639,9 @@ def test_a_database_that_was_taken_has_this_homes_id_and_stays_paused(
     found = apps.describe(session, app)
     assert (found["state"], found["code"]) == ("paused", "database_adopted")
     assert f"taken over from installation {theirs.installation_id}" in found["reason"]
-    assert batches.release(session, present) == []
+    assert releases.release(session, present) == []
     stops.resume(session, app, present)
-    (job,) = batches.release(session, present)
+    (job,) = releases.release(session, present)
     assert job.message_ids == (waiting.id,)
     # The next copy of theirs is told from this one.
     session.execute(text("UPDATE installation SET id = :id"), {"id": theirs.installation_id})

@@ -11,7 +11,7 @@ from redis import Redis
 from redis.exceptions import ConnectionError as NoConnection
 
 from disparo.errors import RedisUnavailable
-from disparo.queue import CONTROL, EVENTS, Queue
+from disparo.queue import BULK, URGENT, Queue
 
 
 @pytest.fixture
@@ -29,23 +29,20 @@ def send_message(queue: Queue) -> None:
     queue.send_messages(1, [1])
 
 
-@pytest.mark.parametrize(("send", "name"), [(send_batch, "bulk"), (send_message, "urgent")])
-def test_the_queues_are_empty_until_a_job_waits_and_when_it_was_fetched(
-    queue: Queue, redis_url: str, send: Callable[[Queue], None], name: str
+@pytest.mark.parametrize(
+    ("send", "name", "other"), [(send_batch, BULK, URGENT), (send_message, URGENT, BULK)]
+)
+def test_a_queue_is_empty_until_a_job_waits_in_it_and_when_it_was_fetched(
+    queue: Queue, redis_url: str, send: Callable[[Queue], None], name: str, other: str
 ) -> None:
-    assert queue.is_empty()
+    assert queue.is_empty(name)
     send(queue)
-    assert not queue.is_empty()
+    assert not queue.is_empty(name)
+    assert queue.is_empty(other)
     with Redis.from_url(redis_url) as client:
         # As a worker fetches it.
         assert client.rpop(name) is not None
-    assert queue.is_empty()
-
-
-def test_ticks_and_events_are_no_jobs_of_messages(queue: Queue) -> None:
-    queue.send_batch(1, queue=CONTROL)
-    queue.send_batch(1, queue=EVENTS)
-    assert queue.is_empty()
+    assert queue.is_empty(name)
 
 
 class Server:
@@ -93,15 +90,15 @@ def test_a_redis_that_is_away_is_told_in_a_sentence_and_asked_again_when_it_is_b
     server.start()
     queue = Queue(server.url)
     queue.send_batch(1)
-    assert not queue.is_empty()
+    assert not queue.is_empty(BULK)
     for _ in range(2):
         server.kill()
         # More often than there are connections to it.
         for _ in range(12):
             with pytest.raises(RedisUnavailable, match=r"Redis does not answer .* Check DISPARO_REDIS_URL"):
-                queue.is_empty()
+                queue.is_empty(BULK)
         server.start()
-        assert queue.is_empty()
-        queue.send_messages(1, [1])
-        assert not queue.is_empty()
+        assert queue.is_empty(BULK)
+        queue.send_batch(1)
+        assert not queue.is_empty(BULK)
     queue.close()

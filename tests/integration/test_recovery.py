@@ -6,10 +6,10 @@ import pytest
 from sqlalchemy import Engine, select, text
 from sqlalchemy.orm import Session
 
-from disparo import batches, counters, recovery
+from disparo import batches, counters, recovery, releases
 from disparo.batches import Claimed, Job, Outcome
 from disparo.models import App, Batch, Campaign, Message, SendError, Worker
-from disparo.statuses import Status
+from disparo.statuses import Lane, Status
 from tests.factories.app import make_app, make_stop
 from tests.factories.campaign import make_batch, make_campaign, recount
 from tests.factories.installation import make_worker
@@ -189,7 +189,7 @@ def test_only_claims_older_than_the_lease_become_unknown_and_none_pending(
 def test_batches_of_which_nobody_took_rows_for_a_minute_are_handed_back(
     session: Session, campaign: Campaign, now: datetime
 ) -> None:
-    (job,) = batches.release(session, now)
+    (job,) = releases.release(session, now)
     assert job.batch_id is not None
     assert recovery.hand_back_silent(session, now + batches.SILENT_AFTER) == 0
     batches.take(session, job.batch_id, "w", now + 50 * SECOND)
@@ -198,7 +198,7 @@ def test_batches_of_which_nobody_took_rows_for_a_minute_are_handed_back(
     batches.hold_on(session, "w", [job.batch_id], now + 100 * SECOND)
     assert recovery.hand_back_silent(session, now + 160 * SECOND) == 0
     assert recovery.hand_back_silent(session, now + 161 * SECOND) == 1
-    (again,) = batches.release(session, now + 161 * SECOND)
+    (again,) = releases.release(session, now + 161 * SECOND)
     assert again == job
     assert len(batches.claim(session, job, 10, "w", now + 161 * SECOND)) == 6
 
@@ -207,11 +207,11 @@ def test_everything_named_is_named_again_after_redis_was_emptied(
     session: Session, campaign: Campaign, now: datetime
 ) -> None:
     make_message(session, session.get_one(App, campaign.app_id), due_at=now)
-    jobs = batches.release(session, now)
+    jobs = releases.release(session, now)
     assert sum(job.size for job in jobs) == 7
-    assert batches.release(session, now) == []
+    assert releases.release(session, now) == []
     assert recovery.release_everything_again(session) == len(jobs)
-    assert batches.release(session, now) == jobs
+    assert releases.release(session, now) == jobs
 
 
 # -- lost jobs --------------------------------------------------------------------------------------------
@@ -223,7 +223,7 @@ LOST = recovery.LOST_AFTER + SECOND
 def released(session: Session, campaign: Campaign, now: datetime) -> list[Job]:
     """A single message and the one batch of the campaign, released at ``now``."""
     make_message(session, session.get_one(App, campaign.app_id), due_at=now)
-    jobs = batches.release(session, now)
+    jobs = releases.release(session, now)
     assert [job.batch_id is None for job in jobs] == [True, False]
     return jobs
 
@@ -238,14 +238,63 @@ def hold(session: Session, job: Job, worker: str, now: datetime) -> None:
 def test_jobs_that_nobody_took_are_named_again_when_the_queues_are_empty(
     session: Session, released: list[Job], now: datetime
 ) -> None:
-    assert recovery.release_lost(session, True, now + recovery.LOST_AFTER) == 0
-    assert recovery.release_lost(session, False, now + LOST) == 0
-    assert batches.release(session, now + LOST) == []
-    assert recovery.release_lost(session, True, now + LOST) == 2
-    assert batches.release(session, now + LOST) == released
+    assert recovery.release_lost(session, True, True, now + recovery.LOST_AFTER) == 0
+    assert recovery.release_lost(session, False, False, now + LOST) == 0
+    assert releases.release(session, now + LOST) == []
+    assert recovery.release_lost(session, True, True, now + LOST) == 2
+    assert releases.release(session, now + LOST) == released
     # Named anew, they are given the same time again.
-    assert recovery.release_lost(session, True, now + LOST + recovery.LOST_AFTER) == 0
-    assert recovery.release_lost(session, True, now + 2 * LOST) == 2
+    assert recovery.release_lost(session, True, True, now + LOST + recovery.LOST_AFTER) == 0
+    assert recovery.release_lost(session, True, True, now + 2 * LOST) == 2
+
+
+@pytest.mark.parametrize(
+    ("urgent_empty", "bulk_empty", "lost"),
+    [
+        (True, False, {("payment", True), ("payment", False)}),
+        (False, True, {("marketing", True), ("marketing retry", False)}),
+        # What a producer named itself, of whichever lane, may be in either queue.
+        (True, True, {(name, single) for name in ("payment", "marketing") for single in (True, False)}
+                     | {("marketing retry", False)}),
+        (False, False, set()),
+    ],
+)  # fmt: skip
+def test_a_job_is_lost_when_its_own_queue_is_empty_whatever_the_other_holds(
+    session: Session, now: datetime, urgent_empty: bool, bulk_empty: bool, lost: set[tuple[str, bool]]
+) -> None:
+    app = make_app(session)
+    for lane in (Lane.PAYMENT, Lane.MARKETING):
+        make_campaign(session, app, 2, name=lane, lane=lane)
+        make_message(session, app, lane=lane, due_at=now, key=lane)
+    retry = session.scalars(select(Message).where(Message.campaign_id.is_not(None))).all()[-1]
+    retry.due_at, retry.key = now, "marketing retry"
+    session.flush()
+    jobs = releases.release(session, now)
+    assert len(jobs) == 5
+    n = recovery.release_lost(session, urgent_empty, bulk_empty, now + LOST)
+    again = releases.release(session, now + LOST)
+    assert len(again) == n
+    names = set()
+    for job in again:
+        if job.batch_id is not None:
+            names.add((job.lane, True))
+        else:
+            [message_id] = job.message_ids
+            names.add((row_of(session, message_id).key, False))
+    assert names == lost
+
+
+def test_silent_batches_that_nobody_holds_are_left_in_the_queue_while_no_worker_lives(
+    session: Session, campaign: Campaign, now: datetime
+) -> None:
+    (job,) = releases.release(session, now)
+    later = now + 60 * batches.SILENT_AFTER
+    worker = make_worker(session, later - recovery.ALIVE_WITHIN)
+    assert recovery.hand_back_silent(session, later) == 0
+    worker.seen_at = later
+    session.flush()
+    assert recovery.hand_back_silent(session, later) == 1
+    assert releases.release(session, later) == [job]
 
 
 def test_jobs_that_a_living_worker_holds_are_not_lost(
@@ -257,8 +306,8 @@ def test_jobs_that_a_living_worker_holds_are_not_lost(
     for seconds in (5, 30, 50):
         alive.seen_at = now + (seconds + 1) * SECOND - recovery.ALIVE_WITHIN
         session.flush()
-        assert recovery.release_lost(session, True, now + seconds * SECOND) == 0
-    assert batches.release(session, now + 50 * SECOND) == []
+        assert recovery.release_lost(session, True, True, now + seconds * SECOND) == 0
+    assert releases.release(session, now + 50 * SECOND) == []
 
 
 def test_jobs_whose_worker_was_not_seen_for_some_seconds_are_lost(
@@ -269,8 +318,8 @@ def test_jobs_whose_worker_was_not_seen_for_some_seconds_are_lost(
     make_worker(session, later - recovery.ALIVE_WITHIN, "silent")
     for job, holder in zip(released, ("silent", "gone"), strict=True):
         hold(session, job, holder, now)
-    assert recovery.release_lost(session, True, later) == 2
-    assert batches.release(session, later) == released
+    assert recovery.release_lost(session, True, True, later) == 2
+    assert releases.release(session, later) == released
 
 
 def test_rows_that_are_claimed_or_that_no_job_names_are_no_lost_jobs(
@@ -283,7 +332,7 @@ def test_rows_that_are_claimed_or_that_no_job_names_are_no_lost_jobs(
     assert batches.claim(session, Job(app.id, "utility", message_ids=(claimed.id,)), 1, "gone", now)
     job = Job(campaign.app_id, campaign.lane, batch_id=session.scalars(select(Batch.id)).one())
     batches.finish(session, job, now)
-    assert recovery.release_lost(session, True, now + LOST) == 0
+    assert recovery.release_lost(session, True, True, now + LOST) == 0
     assert true_counts(session, campaign) == {"sending": 5, "pending": 1}
 
 
@@ -294,10 +343,10 @@ def test_a_job_that_comes_late_beside_its_second_naming_sends_no_row_twice(
     assert job.batch_id is not None
     later = now + LOST
     make_worker(session, later, "second")
-    assert recovery.release_lost(session, True, later) == 2
+    assert recovery.release_lost(session, True, True, later) == 2
     # Between the look and the naming it waits for that.
     assert batches.take(session, job.batch_id, "first", later) is None
-    assert batches.release(session, later) == released
+    assert releases.release(session, later) == released
     hold(session, job, "first", later)
     hold(session, job, "second", later)
     rows = batches.claim(session, job, 2, "first", later)
@@ -317,17 +366,17 @@ def test_of_single_messages_only_what_a_dead_worker_held_is_named_again(
     app = session.get_one(App, campaign.app_id)
     names = ("dead", "alive", "nobody", "claimed", "since")
     ids = {name: make_message(session, app, due_at=now).id for name in names}
-    batches.release(session, now)
+    releases.release(session, now)
     batches.take_messages(session, app.id, [ids["dead"], ids["claimed"], ids["since"]], "dead")
     batches.take_messages(session, app.id, [ids["alive"]], "alive")
     # One of them is being sent by another worker, and one was named anew since the dead one had it.
     assert batches.claim(session, Job(app.id, "utility", message_ids=(ids["claimed"],)), 1, "alive", now)
     batches.hand_back(session, [], [ids["since"]])
-    assert batches.release(session, now) == [Job(app.id, "utility", message_ids=(ids["since"],))]
+    assert releases.release(session, now) == [Job(app.id, "utility", message_ids=(ids["since"],))]
 
     done = recovery.settle_dead_worker(session, "dead", {}, [], now)
     assert set(done.values()) == {0}
-    assert batches.release(session, now) == [Job(app.id, "utility", message_ids=(ids["dead"],))]
+    assert releases.release(session, now) == [Job(app.id, "utility", message_ids=(ids["dead"],))]
     assert row_of(session, ids["claimed"]).status == Status.SENDING
 
 
@@ -351,7 +400,7 @@ def test_without_a_whole_journal_nothing_that_was_claimed_is_sent_again(
     assert session.scalars(select(Worker)).all() == []
     # What it had not claimed is handed back all the same, and nothing else is left to claim.
     assert session.get_one(Batch, batch.id, populate_existing=True).state == "waiting"
-    (job,) = batches.release(session, now)
+    (job,) = releases.release(session, now)
     assert batches.claim(session, job, 10, "next", now) == []
 
 
@@ -382,7 +431,7 @@ def test_jobs_that_a_stopped_machine_held_are_named_again(
         hold(session, job, "dead", now)
     done = recovery.settle_dead_worker(session, "dead", {}, [], now, whole=False)
     assert done == {"recorded": 0, "unknown": 0, "pending": 0, "failed": 0, "batches": 1}
-    assert batches.release(session, now) == released
+    assert releases.release(session, now) == released
 
 
 # -- heartbeats -------------------------------------------------------------------------------------------
@@ -477,9 +526,9 @@ def test_jobs_that_were_lost_before_the_clock_was_set_back_are_found(
 ) -> None:
     before = now - HOUR
     assert noticed(session, now + SECOND, before)
-    assert recovery.release_lost(session, True, before + recovery.LOST_AFTER) == 0
-    assert recovery.release_lost(session, True, before + LOST) == 2
-    assert batches.release(session, before + LOST) == released
+    assert recovery.release_lost(session, True, True, before + recovery.LOST_AFTER) == 0
+    assert recovery.release_lost(session, True, True, before + LOST) == 2
+    assert releases.release(session, before + LOST) == released
 
 
 def test_a_silent_batch_of_a_worker_that_died_before_the_clock_was_set_back_is_found(
@@ -492,8 +541,8 @@ def test_a_silent_batch_of_a_worker_that_died_before_the_clock_was_set_back_is_f
     assert session.scalars(select(Worker.seen_at)).one() == before
     assert recovery.hand_back_silent(session, before + batches.SILENT_AFTER) == 0
     # The single message is in nobody's hands; the batch is as long as its worker is counted on.
-    assert recovery.release_lost(session, True, before + LOST) == 1
-    assert recovery.release_lost(session, True, before + recovery.ALIVE_WITHIN + SECOND) == 1
+    assert recovery.release_lost(session, True, True, before + LOST) == 1
+    assert recovery.release_lost(session, True, True, before + recovery.ALIVE_WITHIN + SECOND) == 1
 
 
 def test_a_lease_ends_in_its_time_although_the_clock_was_set_back(

@@ -10,7 +10,7 @@ from sqlalchemy import Engine, select, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from disparo import batches, campaigns, counters, relaunches, retries
+from disparo import batches, campaigns, counters, relaunches, releases, retries
 from disparo.errors import ConflictError, DisparoError, InputError
 from disparo.models import App, Campaign, Import, ImportReject, Message
 from disparo.recipients import Loaded
@@ -165,7 +165,7 @@ def test_nothing_that_moved_leaves_by_its_old_campaign_or_moves_again(
     with pytest.raises(InputError, match="old has no message that is"):
         relaunches.probe(session, old, STATES, file(name="third"), now)
     campaigns.resume(session, old, now)
-    assert [job for job in batches.release(session, now) if job.size > 12] == []
+    assert [job for job in releases.release(session, now) if job.size > 12] == []
     stop = make_stop(session, app, code="190")
     stop.since = now - HOUR
     assert retries.retry_failed_by(session, [stop], now) == 0
@@ -397,7 +397,7 @@ def test_the_new_campaign_sends_them_and_a_cancelled_move_keeps_them_told(
 ) -> None:
     campaign = move(session, old, now)
     sent = 0
-    while jobs := batches.release(session, now):
+    while jobs := releases.release(session, now):
         for job in jobs:
             rows = batches.claim(session, job, 20, "w", now)
             assert all(json.loads(row.params or "")["nome"].startswith("Cliente") for row in rows)

@@ -16,7 +16,7 @@ from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import QueuePool
 
-from disparo import batches, db, recovery
+from disparo import batches, db, recovery, releases
 from disparo.batches import Outcome
 from disparo.clock import boot_clock
 from disparo.errors import DatabaseUnavailable, RedisUnavailable
@@ -259,7 +259,7 @@ def test_a_pause_acts_within_a_second_and_a_resume_goes_on(
 def test_a_job_of_a_paused_campaign_is_not_lost(house: House) -> None:
     campaign = house.campaign(house.app(), 10)
     with house.connections.session() as session:
-        jobs = batches.release(session, db.now(session))
+        jobs = releases.release(session, db.now(session))
         session.execute(text("UPDATE campaigns SET state = 'paused'"))
     sender = house.sender()
     for job in jobs:
@@ -305,7 +305,7 @@ def test_a_job_that_comes_while_the_sender_drains_is_handed_back(house: House) -
     first = house.sender()
     house.paused.set()
     with house.connections.session() as session:
-        (job,) = batches.release(session, db.now(session))
+        (job,) = releases.release(session, db.now(session))
     first.close()
     assert job.batch_id is not None
     first.take_batch(job.batch_id)
@@ -336,7 +336,7 @@ def test_a_living_sender_settles_what_a_dead_one_left(house: House) -> None:
     campaign = house.campaign(app, 4)
     dead = Journal(house.connections.settings.home / "journal", "dead")
     with house.connections.session() as session:
-        (job,) = batches.release(session, db.now(session))
+        (job,) = releases.release(session, db.now(session))
         answered, lost, *_ = batches.claim(session, job, 4, "dead", db.now(session))
     for row in (answered, lost):
         dead.start(row.id, row.claim)
@@ -402,7 +402,7 @@ def claimed(house: House, rows: int = 4) -> tuple[Sender, Campaign]:
     house.paused.set()
     sender = house.sender()
     with house.connections.session() as session:
-        [job] = batches.release(session, db.now(session))
+        [job] = releases.release(session, db.now(session))
     assert job.batch_id is not None
     sender.take_batch(job.batch_id)
     until(lambda: house.counts(campaign).get("sending"), "rows to be claimed")
@@ -649,7 +649,7 @@ def test_rows_of_a_claim_that_postgresql_commits_after_its_worker_died_are_put_b
     campaign = house.campaign(house.app(), 4)
     Journal(house.connections.settings.home / "journal", "dead").close(all_recorded=False)
     with house.connections.sessions() as late:
-        (job,) = batches.release(late, db.now(late))
+        (job,) = releases.release(late, db.now(late))
         late.commit()
         assert len(batches.claim(late, job, 4, "dead", db.now(late))) == 4
         # It was killed when it had sent the commit, and that takes longer than another needs to find its journal.
@@ -851,10 +851,10 @@ def test_a_thread_that_cannot_be_started_takes_no_job_along(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     house.paused.set()
-    campaign = house.campaign(house.app(rate=5.0), 10)
+    campaign = house.campaign(house.app(rate=5.0), 20)
     sender = house.sender()
     with house.connections.session() as session:
-        first, second = batches.release(session, db.now(session))
+        first, second = releases.release(session, db.now(session))
     assert first.batch_id is not None
     assert second.batch_id is not None
 
@@ -865,9 +865,9 @@ def test_a_thread_that_cannot_be_started_takes_no_job_along(
         full.setattr(Runner, "start", refuse)
         sender.take_batch(first.batch_id)
     sender.take_batch(second.batch_id)
-    until(lambda: house.counts(campaign).get("accepted") == 5, "the second job to be sent", seconds=15)
+    until(lambda: house.counts(campaign).get("accepted") == 10, "the second job to be sent", seconds=15)
     house.paused.clear()
-    house.until_counts(campaign, accepted=10)
+    house.until_counts(campaign, accepted=20)
 
 
 def test_a_busy_sender_that_has_enough_hands_the_next_job_back_at_once(house: House) -> None:
@@ -907,7 +907,7 @@ def test_an_app_that_cools_down_holds_no_job_of_another(house: House) -> None:
     house.campaign(slow, 160, name="lenta")
     house.connections.limiter.cool_down(slow.id, 3600)
     sender = house.sender()
-    until(lambda: held(house, sender) == 2, "the slow app to have jobs")
+    until(lambda: held(house, sender) == 8, "the slow app to have jobs")
     house.connections.environment.values["DISPARO_TOKEN_LOJA_SUL"] = "sk_1"
     fast = house.campaign(house.app("loja-sul"), 10, name="rápida")
     until(lambda: house.counts(fast) == {"accepted": 10}, "the other app to send", seconds=15)
@@ -920,7 +920,7 @@ def test_a_journal_that_cannot_be_settled_does_not_hold_up_the_others(
     campaign = house.campaign(house.app(), 4)
     folder = house.connections.settings.home / "journal"
     with house.connections.session() as session:
-        (job,) = batches.release(session, db.now(session))
+        (job,) = releases.release(session, db.now(session))
         for owner in ("a-spoilt", "b-good"):
             assert len(batches.claim(session, job, 2, owner, db.now(session))) == 2
     for owner in ("a-spoilt", "b-good"):

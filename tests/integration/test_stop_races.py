@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import Engine, event, select, text
 from sqlalchemy.orm import Session
 
-from disparo import apps, batches, stops
+from disparo import apps, batches, releases, stops
 from disparo.models import App, Stop
 from disparo.statuses import Lane
 from tests.factories.app import fault, make_app, make_stop
@@ -83,7 +83,7 @@ def test_a_resume_and_a_release_at_once_do_not_wait_for_each_other(
     def tick(first: Session) -> None:
         # Nothing of the lane waits, so its stop stays locked while the tick goes on.
         assert stops.release_probes(first, now) == []
-        event.listen(first, "before_commit", lambda _: named.extend(batches.release(first, now)))
+        event.listen(first, "before_commit", lambda _: named.extend(releases.release(first, now)))
 
     def resume(other: Session) -> int:
         return len(stops.resume(other, other.get_one(App, app.id), now).ended)

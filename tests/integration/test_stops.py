@@ -1,12 +1,13 @@
 """Stops and probes in the tables: which message may leave, when, and what ends a stop."""
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from sqlalchemy import select, text
 
-from disparo import apps, batches, stops
+from disparo import apps, batches, releases, stops
 from disparo.batches import Job
 from disparo.models import App, Message, Notification, Stop
 from disparo.statuses import Lane, Status
@@ -56,7 +57,7 @@ def test_a_probe_is_of_the_least_urgent_lane_and_may_leave_now(session, app, now
 
 def test_only_the_probe_can_be_claimed_and_it_is_named_again_when_it_comes_back(session, app, now):
     make_campaign(session, app, 5)
-    (job,) = batches.release(session, now)
+    (job,) = releases.release(session, now)
     stop = trip(session, app, "1003", now)
     later = stop.probe_at
     assert batches.claim(session, job, 5, "w", later) == []
@@ -64,7 +65,7 @@ def test_only_the_probe_can_be_claimed_and_it_is_named_again_when_it_comes_back(
     (named,) = stops.as_jobs([probe])
     assert named == Job(app.id, Lane.MARKETING, message_ids=(probe.message_id,), probe=True)
     held = batches.take_messages(session, app.id, named.message_ids, "w")
-    assert held == named
+    assert held == replace(named, campaign_id=job.campaign_id)
     (row,) = batches.claim(session, job, 5, "w", later)
     assert row.id == probe.message_id
     batches.record(session, [batches.Outcome(row.id, row.claim, Status.PENDING)], later)
@@ -86,7 +87,7 @@ def test_an_accepted_probe_ends_its_stop_and_makes_older_refusals_worthless(sess
         "app_paused",
         "app_resumed",
     ]
-    assert batches.release(session, now) != []
+    assert releases.release(session, now) != []
 
 
 def test_waits_between_probes_grow_and_the_last_one_leaves_it_to_a_person(session, app, now):

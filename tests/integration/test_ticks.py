@@ -12,7 +12,7 @@ from redis import Redis
 from sqlalchemy import Interval, bindparam, select, text
 from sqlalchemy.orm import Session
 
-from disparo import batches, counters, db, recovery
+from disparo import batches, counters, db, recovery, releases
 from disparo.batches import Outcome
 from disparo.connections import Connections, connect
 from disparo.errors import RedisUnavailable
@@ -140,6 +140,48 @@ def test_released_work_is_in_the_queue_of_its_lane(connections: Connections, job
     assert len(jobs("bulk")) == 2
 
 
+@pytest.mark.parametrize(("rate", "rows", "length"), [(10, 40, 4), (80, 160, 8), (1_000, 2_000, 8)])
+def test_redis_holds_a_few_jobs_of_a_campaign_of_any_size_however_long_nobody_works(
+    connections: Connections, redis: Redis, rate: float, rows: int, length: int
+) -> None:
+    connections.limiter.mark()
+    with connections.session() as session:
+        campaign = make_campaign(session, make_app(session, rate=rate))
+        session.execute(
+            text("""
+                INSERT INTO messages (app_id, campaign_id, lane, recipient, recipient_key)
+                SELECT :app_id, :id, 'marketing', '55119' || n, '119' || n FROM generate_series(10000000, 10019999) n"""),
+            {"app_id": campaign.app_id, "id": campaign.id},
+        )
+    lengths = []
+    for _ in range(5):
+        tick(connections, "release")
+        tick(connections, "recover")
+        lengths.append(redis.llen("bulk"))
+        later(connections, timedelta(minutes=5))
+    assert lengths == [length] * 5
+    with connections.session() as session:
+        assert session.scalar(text("SELECT sum(size) FROM batches WHERE state = 'released'")) == rows
+
+
+def test_a_lost_payment_is_named_again_though_the_other_queue_is_never_empty(
+    connections: Connections, redis: Redis, jobs: Jobs
+) -> None:
+    connections.limiter.mark()
+    with connections.session() as session:
+        app = make_app(session, rate=10)
+        make_campaign(session, app, 5, name="pix", lane=Lane.PAYMENT)
+        make_campaign(session, app, 5)
+    tick(connections, "release")
+    payment, marketing = jobs("urgent"), jobs("bulk")
+    assert (len(payment), len(marketing)) == (1, 1)
+    redis.delete("urgent")
+    later(connections, recovery.LOST_AFTER + timedelta(seconds=1))
+    tick(connections, "recover")
+    tick(connections, "release")
+    assert (jobs("urgent"), jobs("bulk")) == (payment, marketing)
+
+
 def test_a_tick_starts_scheduled_campaigns_and_expires_what_is_too_late(
     connections: Connections, jobs: Jobs
 ) -> None:
@@ -227,7 +269,7 @@ def later(connections: Connections, by: timedelta) -> None:
     with connections.session() as session:
         for statement in (
             "UPDATE batches SET released_at = released_at - :by, held_at = held_at - :by",
-            "UPDATE messages SET released_at = released_at - :by",
+            "UPDATE messages SET released_at = released_at - :by WHERE released_at IS NOT NULL",
             "UPDATE workers SET seen_at = seen_at - :by",
         ):
             session.execute(text(statement).bindparams(bindparam("by", type_=Interval)), {"by": by})
@@ -293,60 +335,36 @@ def test_nothing_is_named_while_redis_is_away(without_redis: Connections) -> Non
 # -- reminders --------------------------------------------------------------------------------------------
 
 
-def test_due_reminders_become_messages_of_the_urgent_queue(connections: Connections, jobs: Jobs) -> None:
-    connections.limiter.mark()
+def test_due_reminders_become_messages_that_are_named_in_the_order_of_their_lane(
+    connections: Connections, jobs: Jobs
+) -> None:
     with connections.session() as session:
         app, now = make_app(session), db.now(session)
         due = make_reminder(session, app, now)
         make_reminder(session, app, now + timedelta(hours=1), key="carrinho-2")
-    tick(connections, "release_reminders")
+    for _ in range(2):
+        tick(connections, "release_reminders")
     with connections.session() as session:
         message = session.scalars(select(Message)).one()
         assert (message.status, message.recipient) == (Status.PENDING, due.recipient)
-    assert jobs("urgent") == [(SEND_MESSAGES, [app.id, [message.id]])]
-    tick(connections, "release_reminders")
-    tick(connections, "release")
-    assert len(jobs("urgent")) == 1
-    assert jobs("bulk") == []
+    # Whatever their number: payments have the urgent queue for themselves.
+    assert jobs("urgent") == jobs("bulk") == []
+    for _ in range(2):
+        tick(connections, "release")
+    assert jobs("bulk") == [(SEND_MESSAGES, [app.id, [message.id]])]
+    assert jobs("urgent") == []
 
 
-def test_a_reminder_that_could_not_be_enqueued_is_named_by_the_next_release(
+def test_reminders_become_messages_while_redis_is_away(
     connections: Connections, without_redis: Connections, jobs: Jobs
 ) -> None:
     with connections.session() as session:
         app = make_app(session)
         make_reminder(session, app, db.now(session))
-    with pytest.raises(RedisUnavailable):
-        tick(without_redis, "release_reminders")
+    tick(without_redis, "release_reminders")
     tick(connections, "release")
     with connections.session() as session:
         message = session.scalars(select(Message)).one()
-    assert jobs("bulk") == [(SEND_MESSAGES, [app.id, [message.id]])]
-
-
-def test_a_reminder_of_a_scheduler_that_was_killed_before_it_was_enqueued_is_named_again(
-    connections: Connections, jobs: Jobs, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    connections.limiter.mark()
-    with connections.session() as session:
-        app = make_app(session)
-        make_reminder(session, app, db.now(session))
-
-    def dies(*_: object) -> None:
-        raise Killed
-
-    with monkeypatch.context() as killed:
-        killed.setattr(connections.queue, "send_messages", dies)
-        with pytest.raises(Killed):
-            tick(connections, "release_reminders")
-    with connections.session() as session:
-        message = session.scalars(select(Message)).one()
-    tick(connections, "recover")
-    tick(connections, "release")
-    assert jobs("urgent") == jobs("bulk") == []
-    later(connections, recovery.LOST_AFTER + timedelta(seconds=1))
-    tick(connections, "recover")
-    tick(connections, "release")
     assert jobs("bulk") == [(SEND_MESSAGES, [app.id, [message.id]])]
 
 
@@ -355,10 +373,10 @@ def test_a_reminder_of_a_scheduler_that_was_killed_before_it_was_enqueued_is_nam
 
 def test_a_silent_batch_and_an_expired_lease_are_put_right(connections: Connections, jobs: Jobs) -> None:
     with connections.session() as session:
-        app, now = make_app(session, rate=2), db.now(session)
+        app, now = make_app(session, rate=0.1), db.now(session)
         campaign = make_campaign(session, app, 4)
         long_ago = now - recovery.LEASE - timedelta(seconds=1)
-        silent, held = batches.release(session, long_ago)
+        silent, held = releases.release(session, long_ago)
         batches.claim(session, held, 1, "lost-host", long_ago)
         make_worker(session, now - timedelta(days=2), "old")
         make_worker(session, now, "alive")
@@ -380,7 +398,7 @@ def test_a_campaign_of_which_nothing_is_left_is_finished_and_its_counters_folded
         waits = make_campaign(session, app, 2, name="waits")
         cancelled = make_campaign(session, app, 2, name="cancelled")
         statuses = {done.id: Status.ACCEPTED, waits.id: Status.UNKNOWN}
-        for job in batches.release(session, now):
+        for job in releases.release(session, now):
             for row in batches.claim(session, job, 5, "w", now):
                 assert row.campaign_id is not None
                 status = statuses.get(row.campaign_id, Status.PENDING)

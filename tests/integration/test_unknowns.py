@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Engine, select, text
 from sqlalchemy.orm import Session
 
-from disparo import batches, campaigns, counters, fence, pix, recovery, reminders, retries, unknowns
+from disparo import batches, campaigns, counters, fence, pix, recovery, releases, reminders, retries, unknowns
 from disparo.batches import Claimed, Job, Outcome
 from disparo.db import make_engine
 from disparo.errors import ConflictError
@@ -673,7 +673,7 @@ def test_what_is_resent_is_due_now_under_a_new_claim_and_counts_on(
     found = row_of(session, row.id)
     assert (found.status, found.due_at, found.released_at) == (Status.PENDING, now, None)
     assert (found.code, found.reason, found.settled_at, found.matched_by) == (None, None, None, None)
-    (job,) = (job for job in batches.release(session, now) if job.message_ids)
+    (job,) = (job for job in releases.release(session, now) if job.message_ids)
     assert job.message_ids == (row.id,)
     (again,) = batches.claim(session, job, 1, "w", now)
     assert (again.claim, again.tries) == (2, 0)

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 
-from disparo import batches, counters, recovery, schema
+from disparo import batches, counters, recovery, releases, schema
 from disparo.batches import Outcome
 from disparo.db import make_engine
 from disparo.errors import ConflictError
@@ -51,7 +51,7 @@ def test_releasing_claiming_recording_and_recovering_go_on_with_a_newer_database
         app = make_app(session, rate=100)
         campaign = make_campaign(session, app, 6)
         single = make_message(session, app, due_at=now)
-        jobs = batches.release(session, now)
+        jobs = releases.release(session, now)
         assert sum(job.size for job in jobs) == 7
         rows = []
         for job in jobs:
@@ -70,7 +70,7 @@ def test_releasing_claiming_recording_and_recovering_go_on_with_a_newer_database
         later = now + timedelta(minutes=2)
         assert not recovery.notice_clock_set_back(session, now)
         assert recovery.notice_clock_set_back(session, now - timedelta(minutes=1))
-        recovery.release_lost(session, True, later)
+        recovery.release_lost(session, True, True, later)
         recovery.expire_leases(session, later)
         counters.fold(session, later)
         assert counters.counts(session, [campaign.id])[campaign.id] == recount(session, campaign)
