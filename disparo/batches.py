@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import TextClause, text
 from sqlalchemy.orm import Session
 
-from disparo import suppressions
+from disparo import portfolios, suppressions
 from disparo.counters import DELTAS_OF_CHANGED
 from disparo.statuses import Lane, Status
 
@@ -33,6 +33,9 @@ _MESSAGE_MAY_GO = _not_stopped(
 )
 _CAMPAIGN_MAY_GO = _not_stopped("c", "c.template")
 _SINGLE_MAY_GO = _not_stopped("m", "m.template", "AND s.probe_message_id IS DISTINCT FROM m.id")
+# A full budget lets through what goes to somebody who is counted already: retries, above all.
+_MESSAGE_FITS = portfolios.message_fits("m", "coalesce(m.template, c.template)")
+_SINGLE_FITS = portfolios.message_fits("m", "m.template")
 #: SQL: message ``m`` of an app and a lane waits for nothing but a job that names it. Looked for by campaign, since those
 #: that are held may have a million of them.
 _IS_DUE = """m.app_id = :app_id AND m.lane = :lane AND m.status = 'pending' AND m.due_at <= :now
@@ -103,8 +106,8 @@ def release(session: Session, now: datetime, *, shut: Sequence[int] = ()) -> lis
     """Name the next work of every app: what was handed back, what is due, then the next rows of campaigns.
 
     Keeps about `AHEAD_SECONDS` of each app's rate in the queue. Within an app payment comes before utility
-    before marketing, and campaigns of one lane in turn. Nothing under a stop is named. One caller at a
-    time (the tick's lock). The caller commits, then enqueues the jobs.
+    before marketing, and campaigns of one lane in turn. Nothing under a stop is named, nor what a used up
+    daily budget holds. One caller at a time (the tick's lock). The caller commits, then enqueues the jobs.
 
     Args:
       shut: Campaigns whose send window is closed now.
@@ -116,6 +119,7 @@ def release(session: Session, now: datetime, *, shut: Sequence[int] = ()) -> lis
                 SELECT 1 FROM stops s WHERE s.app_id = a.id AND s.scope = 'app' AND s.ended_at IS NULL)
             ORDER BY id""")
     ).all()
+    full = portfolios.full(session)
     for app_id, rate in apps:
         ahead = min(AHEAD_ROWS, max(1, round(rate * AHEAD_SECONDS)))
         size = min(JOB_ROWS, max(1, round(rate)))
@@ -125,7 +129,7 @@ def release(session: Session, now: datetime, *, shut: Sequence[int] = ()) -> lis
             taken += queued.get(lane, 0)
             for step in (_again, _due, _next):
                 if taken < ahead:
-                    found = step(session, app_id, lane, now, ahead - taken, size, list(shut))
+                    found = step(session, app_id, lane, now, ahead - taken, size, list(shut), full)
                     taken += sum(job.size for job in found)
                     jobs += found
     return jobs
@@ -150,7 +154,14 @@ def _queued(session: Session, app_id: int, now: datetime) -> dict[str, int]:
 
 
 def _again(
-    session: Session, app_id: int, lane: Lane, now: datetime, room: int, size: int, shut: list[int]
+    session: Session,
+    app_id: int,
+    lane: Lane,
+    now: datetime,
+    room: int,
+    size: int,
+    shut: list[int],
+    full: list[int],
 ) -> list[Job]:
     """Batches that were handed back."""
     rows = session.execute(
@@ -159,16 +170,30 @@ def _again(
             WHERE id IN (
                 SELECT b.id FROM batches b JOIN campaigns c ON c.id = b.campaign_id
                 WHERE b.app_id = :app_id AND b.state = 'waiting' AND c.state = 'running' AND c.lane = :lane
-                    AND c.id <> ALL(:shut) AND {_CAMPAIGN_MAY_GO}
+                    AND c.id <> ALL(:shut) AND {_CAMPAIGN_MAY_GO} AND {portfolios.CAMPAIGN_FITS}
                 ORDER BY b.id LIMIT :room FOR UPDATE OF b SKIP LOCKED)
             RETURNING id, size"""),
-        {"now": now, "app_id": app_id, "lane": lane, "room": max(1, room // size), "shut": shut},
+        {
+            "now": now,
+            "app_id": app_id,
+            "lane": lane,
+            "room": max(1, room // size),
+            "shut": shut,
+            "full": full,
+        },
     ).all()
     return [Job(app_id, lane, batch_id=batch_id, size=n) for batch_id, n in sorted(rows)]
 
 
 def _due(
-    session: Session, app_id: int, lane: Lane, now: datetime, room: int, size: int, shut: list[int]
+    session: Session,
+    app_id: int,
+    lane: Lane,
+    now: datetime,
+    room: int,
+    size: int,
+    shut: list[int],
+    full: list[int],
 ) -> list[Job]:
     """Single messages, retries and rows that were put back, whose instant has come and that no job names."""
     ids = session.execute(
@@ -176,12 +201,12 @@ def _due(
             WITH found AS (
                 SELECT first.id, first.due_at FROM campaigns c CROSS JOIN LATERAL (
                     SELECT m.id, m.due_at FROM messages m
-                    WHERE m.campaign_id = c.id AND {_IS_DUE} AND {_MESSAGE_MAY_GO}
+                    WHERE m.campaign_id = c.id AND {_IS_DUE} AND {_MESSAGE_MAY_GO} AND {_MESSAGE_FITS}
                     ORDER BY m.due_at, m.id LIMIT :room) AS first
                 WHERE c.app_id = :app_id AND c.state = 'running' AND c.id <> ALL(:shut) AND {_CAMPAIGN_MAY_GO}
                 UNION ALL (
                     SELECT m.id, m.due_at FROM messages m
-                    WHERE m.campaign_id IS NULL AND {_IS_DUE} AND {_SINGLE_MAY_GO}
+                    WHERE m.campaign_id IS NULL AND {_IS_DUE} AND {_SINGLE_MAY_GO} AND {_SINGLE_FITS}
                     ORDER BY m.due_at, m.id LIMIT :room)
                 ORDER BY due_at, id LIMIT :room)
             UPDATE messages SET released_at = :now, claimed_by = NULL WHERE id IN (
@@ -195,6 +220,7 @@ def _due(
             "silent": now - SILENT_AFTER,
             "room": room,
             "shut": shut,
+            "full": full,
         },
     ).scalars()
     found = sorted(ids)
@@ -203,7 +229,14 @@ def _due(
 
 
 def _next(
-    session: Session, app_id: int, lane: Lane, now: datetime, room: int, size: int, shut: list[int]
+    session: Session,
+    app_id: int,
+    lane: Lane,
+    now: datetime,
+    room: int,
+    size: int,
+    shut: list[int],
+    full: list[int],
 ) -> list[Job]:
     """The next rows of running campaigns, a batch from each in turn; of a canary no more than its first."""
     campaigns = session.execute(
@@ -212,10 +245,10 @@ def _next(
                 c.first - (SELECT coalesce(sum(b.size), 0) FROM batches b WHERE b.campaign_id = c.id) END
             FROM campaigns c
             WHERE c.app_id = :app_id AND c.lane = :lane AND c.state = 'running' AND c.id <> ALL(:shut)
-                AND {_CAMPAIGN_MAY_GO}
+                AND {_CAMPAIGN_MAY_GO} AND {portfolios.CAMPAIGN_FITS}
             ORDER BY (SELECT coalesce(sum(b.size), 0) FROM batches b
                       WHERE b.campaign_id = c.id AND b.state = 'released') / c.weight, c.id"""),
-        {"app_id": app_id, "lane": lane, "shut": shut},
+        {"app_id": app_id, "lane": lane, "shut": shut, "full": full},
     ).all()
     released_to: dict[int, int] = {campaign_id: cursor for campaign_id, cursor, _ in campaigns}
     allowed = {campaign_id: max(0, int(n)) for campaign_id, _, n in campaigns if n is not None}
@@ -289,24 +322,29 @@ def take_messages(session: Session, app_id: int, message_ids: Sequence[int], hol
 _LOCK_OF_OWNER = "hashtextextended(:owner, 0)"
 
 
-def _claim_statement(which: str, is_over: str) -> TextClause:
+def _claim_statement(which: str, is_over: str, *, limited: bool = False) -> TextClause:
+    """The claim of rows ``which``; of an app whose daily budget is limited, that with ``limited`` alone claims."""
+    unless = "true" if limited else f"NOT {portfolios.IS_LIMITED}"
     return text(f"""
         WITH claiming AS MATERIALIZED (
-            SELECT true AS held FROM pg_advisory_xact_lock_shared({_LOCK_OF_OWNER})),
+            SELECT {unless} AS allowed FROM pg_advisory_xact_lock_shared({_LOCK_OF_OWNER})),
         picked AS (
-            SELECT m.id, coalesce(m.template, c.template) AS its_template, c.version AS its_version,
+            SELECT m.id, m.recipient_key, coalesce(m.template, c.template) AS its_template, c.version AS its_version,
                 {is_over} AS is_over, {suppressions.REASON} AS why_not
             FROM messages m LEFT JOIN campaigns c ON c.id = m.campaign_id
-            WHERE (SELECT held FROM claiming) AND {which} AND m.app_id = :app_id AND m.status = 'pending'
+            WHERE (SELECT allowed FROM claiming) AND {which} AND m.app_id = :app_id AND m.status = 'pending'
                 AND (m.due_at IS NULL OR m.due_at <= :now) AND (m.not_after IS NULL OR m.not_after > :now)
                 AND (c.id IS NULL OR (c.state = 'running' AND (c.not_after IS NULL OR c.not_after > :now)))
                 AND {_MESSAGE_MAY_GO}
             ORDER BY m.id LIMIT :limit FOR UPDATE OF m SKIP LOCKED),
+        {portfolios.FITTING + "," if limited else ""}
         claimed AS (
             UPDATE messages m SET status = 'sending', claimed_by = :owner, claimed_at = :now, claims = claims + 1,
                 version = its_version
-            FROM picked WHERE m.id = picked.id AND NOT is_over AND why_not IS NULL
+            FROM {"fitting AS picked" if limited else "picked"}
+            WHERE m.id = picked.id AND NOT is_over AND why_not IS NULL {"AND fits" if limited else ""}
             RETURNING m.*, its_template),
+        {portfolios.COUNTING + "," if limited else ""}
         passed_over AS (
             UPDATE messages m SET status = CASE WHEN is_over THEN 'cancelled' ELSE 'suppressed' END, settled_at = :now,
                 code = CASE WHEN is_over THEN m.code ELSE '{suppressions.CODE}' END,
@@ -317,38 +355,51 @@ def _claim_statement(which: str, is_over: str) -> TextClause:
             SELECT campaign_id, 'pending' AS before, status FROM claimed
             UNION ALL SELECT campaign_id, 'pending', status FROM passed_over),
         {DELTAS_OF_CHANGED}
-        SELECT (SELECT count(*) FROM passed_over) AS passed_over, id, claims, app_id, lane, campaign_id, its_template,
-            recipient, attempts - forgiven, version, CAST(params AS text), CAST(content AS text)
+        SELECT (SELECT allowed FROM claiming) AS allowed, (SELECT count(*) FROM passed_over) AS passed_over,
+            id, claims, app_id, lane, campaign_id, its_template, recipient, attempts - forgiven, version,
+            CAST(params AS text), CAST(content AS text)
         FROM (SELECT 1) AS one LEFT JOIN claimed ON true""")
 
 
 # What nobody has claimed yet was cancelled with the payment itself.
-_CLAIM_IDS = _claim_statement("m.id = ANY(:ids)", f"m.claims > 0 AND {PAID_OR_BOUGHT}")
+_IDS = ("m.id = ANY(:ids)", f"m.claims > 0 AND {PAID_OR_BOUGHT}")
 # What was put back is due by itself, and named by its id.
-_CLAIM_BATCH = _claim_statement(
+_BATCH = (
     """m.due_at IS NULL AND m.campaign_id = (SELECT campaign_id FROM batches WHERE id = :batch_id)
     AND m.id BETWEEN (SELECT first_message_id FROM batches WHERE id = :batch_id)
     AND (SELECT last_message_id FROM batches WHERE id = :batch_id)""",
     "false",
 )
+_CLAIM_IDS, _CLAIM_IDS_IN_BUDGET = _claim_statement(*_IDS), _claim_statement(*_IDS, limited=True)
+_CLAIM_BATCH, _CLAIM_BATCH_IN_BUDGET = _claim_statement(*_BATCH), _claim_statement(*_BATCH, limited=True)
 
 
 def claim(session: Session, job: Job, limit: int, owner: str, now: datetime) -> list[Claimed]:
     """Claim up to ``limit`` rows of a job for ``owner``: in order, due, not expired, wanted.
 
     Rows on the way whose recipient must not be written to become ``suppressed``; those that were paid for, or whose
-    cart was bought, while a worker had them become ``cancelled``. Two callers never get the same
-    row. The caller commits before it sends; rows of an uncommitted claim are nobody's.
+    cart was bought, while a worker had them become ``cancelled``. Of an app with a daily budget no more than that
+    allows, counted in this transaction (`disparo.portfolios`). Two callers never get the same row. The caller
+    commits before it sends; rows of an uncommitted claim are nobody's.
     """
     values: dict[str, object] = {"app_id": job.app_id, "now": now, "owner": owner}
     values |= {"ids": list(job.message_ids)} if job.batch_id is None else {"batch_id": job.batch_id}
     statement = _CLAIM_IDS if job.batch_id is None else _CLAIM_BATCH
+    in_budget = _CLAIM_IDS_IN_BUDGET if job.batch_id is None else _CLAIM_BATCH_IN_BUDGET
     claimed: list[Claimed] = []
     passed_over = -1
     while passed_over and len(claimed) < limit:
-        rows = session.execute(statement, values | {"limit": limit - len(claimed)}).all()
-        passed_over = rows[0][0]
-        claimed += [Claimed(*row[1:]) for row in rows if row.id is not None]
+        wanted = values | {"limit": limit - len(claimed)}
+        rows = session.execute(statement, wanted).all()
+        # The statement itself says so, which also holds when the limit was set a moment ago.
+        if not rows[0].allowed:
+            budget = portfolios.budget(session, job.app_id, lock=True)
+            if budget is None:
+                continue
+            wanted |= {"portfolio_id": budget.portfolio_id, "room": budget.room}
+            rows = session.execute(in_budget, wanted).all()
+        passed_over = rows[0].passed_over
+        claimed += [Claimed(*row[2:]) for row in rows if row.id is not None]
     return sorted(claimed, key=lambda row: row.id)
 
 

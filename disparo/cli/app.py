@@ -51,6 +51,10 @@ def set_(
     token_scheme: Annotated[
         str | None, typer.Option(help="How the token is sent: raw or bearer; '' for as its kind has it.")
     ] = None,
+    portfolio: Annotated[
+        str | None,
+        typer.Option(help="The business whose daily budget it shares (`disparo portfolio`); '' for none."),
+    ] = None,
     as_json: JSON = False,
 ) -> None:
     """Create an app or change it; what is left out stays."""
@@ -73,6 +77,7 @@ def set_(
             windows=windows or None,
             token=token,
             token_scheme=token_scheme,
+            portfolio=portfolio,
         )
         found = apps.describe(session, app)
         if as_json:

@@ -60,6 +60,7 @@ def test_the_names_are_fixed(worker: Celery, scheduler: Celery) -> None:
         "disparo.tick.release",
         "disparo.tick.release_reminders",
         "disparo.tick.finish_campaigns",
+        "disparo.tick.budgets",
         "disparo.tick.recover",
         "disparo.tick.notify",
     }
