@@ -106,11 +106,11 @@ def _share(text: str | None) -> float | None:
 
 def status_of(connections: "Connections", name: str) -> dict[str, Any]:
     """The status of a campaign, now."""
-    from disparo import campaigns, db
+    from disparo import campaigns, db, progress
 
     with connections.session() as session:
         campaign = campaigns.get(session, name)
-        return campaigns.status(session, campaign, db.now(session), connections.settings.zone)
+        return progress.status(session, campaign, db.now(session), connections.settings.zone)
 
 
 def follow(connections: "Connections", name: str, fail_over: float | None = None) -> int:
@@ -231,10 +231,10 @@ def watch(name: Name, as_json: JSON = False) -> None:
 @cli.command("list")
 def list_(as_json: JSON = False) -> None:
     """All campaigns, newest first."""
-    from disparo import campaigns
+    from disparo import progress
 
     with connected() as connections, connections.session() as session:
-        found = campaigns.listing(session)
+        found = progress.listing(session)
     if as_json:
         return print_json(found)
     if not found:

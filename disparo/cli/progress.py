@@ -41,7 +41,7 @@ class Progress:
         return self
 
     def update(self, found: dict[str, Any]) -> None:
-        """Show a status as `disparo.campaigns.status` gives it."""
+        """Show a status as `disparo.progress.status` gives it."""
         counts = found["counts"]
         left = counts["pending"] + counts["sending"]
         done = found["total"] - left
