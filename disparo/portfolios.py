@@ -136,11 +136,17 @@ def frees_at(session: Session, found: Budget) -> datetime | None:
 
 
 def releases(session: Session, found: Budget) -> list[tuple[datetime, int]]:
-    """When recipients that count now will count no more, and how many, by the minute; soonest first."""
+    """When recipients that count now will count no more, and how many; soonest first.
+
+    The soonest to the message, later ones together by the minute and by the thirtieth part: a few hundred for any
+    number of recipients, and an end is told to within some per cent.
+    """
     rows = session.execute(
         text("""
-            SELECT max(last_at), count(*) FROM portfolio_recipients WHERE portfolio_id = :id
-            GROUP BY date_trunc('minute', last_at) ORDER BY 1"""),
+            SELECT max(last_at), count(*) FROM (
+                SELECT last_at, row_number() OVER (ORDER BY last_at) AS nth
+                FROM portfolio_recipients WHERE portfolio_id = :id) AS each
+            GROUP BY floor(30 * ln(nth)), date_trunc('minute', last_at) ORDER BY 1"""),
         {"id": found.portfolio_id},
     )
     return [(last_at + COUNTED_FOR, n) for last_at, n in rows]
