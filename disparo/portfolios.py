@@ -163,6 +163,19 @@ def uncounted(session: Session, found: Budget, recipient_keys: Iterable[str]) ->
     return len(keys) - int(counted)
 
 
+def uncounted_of(session: Session, found: Budget, campaign_id: int) -> int:
+    """How many recipients of a campaign that has not begun would take room of the budget."""
+    n = session.execute(
+        text("""
+            SELECT count(DISTINCT m.recipient_key) FROM messages m
+            WHERE m.campaign_id = :campaign_id AND NOT EXISTS (
+                SELECT 1 FROM portfolio_recipients r
+                WHERE r.portfolio_id = :id AND r.recipient_key = m.recipient_key)"""),
+        {"id": found.portfolio_id, "campaign_id": campaign_id},
+    ).scalar_one()
+    return int(n)
+
+
 # -- what people set ---------------------------------------------------------------------------------------
 
 

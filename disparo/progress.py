@@ -1,7 +1,7 @@
 """How a campaign goes: its counts, its speed, what limits it and when it ends; its failures; and all campaigns."""
 
 from collections import Counter as Tally
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -12,11 +12,12 @@ from sqlalchemy.orm import Session
 
 from disparo import apps, counters, forecast, portfolios, windows
 from disparo.actions import history
-from disparo.campaigns import RESENT_BY_ITSELF, WORKER_SILENT_SECONDS, live_workers
+from disparo.campaigns import RESENT_BY_ITSELF, WORKER_SILENT_SECONDS, CampaignFile, live_workers
 from disparo.forecast import MEASURED_SECONDS, Room
 from disparo.models import App, Campaign, Import, Stop
 from disparo.portfolios import COUNTED_FOR, Budget
 from disparo.statuses import CampaignState, LimitedBy, Status
+from disparo.whatsapp import payloads
 
 #: The rate that is shown is that of so many seconds.
 SHOWN_SECONDS = 10
@@ -377,6 +378,65 @@ def _last_try(session: Session, campaign: Campaign) -> datetime | None:
         {"app_id": campaign.app_id, "id": campaign.id, "lane": campaign.lane},
     ).scalar()
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class Preflight:
+    """What a launch will come to, were it alone."""
+
+    #: Messages per second.
+    rate: float
+    #: Until the last has left; None: it never does.
+    seconds: float | None
+    #: Of a template; None: its app has none.
+    budget: Budget | None
+    #: Recipients that take room of it.
+    recipients: int
+
+    @property
+    def exceeds(self) -> bool:
+        """Whether some of it waits for another day's budget."""
+        return self.budget is not None and self.recipients > self.budget.limit - self.budget.used
+
+
+def preflight(
+    session: Session,
+    app: App,
+    file: CampaignFile,
+    messages: int,
+    now: datetime,
+    zone: ZoneInfo,
+    *,
+    begins_at: datetime | None = None,
+    recipients: Collection[str] | int = (),
+) -> Preflight:
+    """How long a campaign would take, and whether its app's daily budget has room for it.
+
+    Args:
+      messages: How many it has.
+      begins_at: When it is launched; None: now.
+      recipients: Keys of its recipients (`disparo.phone`), or how many of them take room of the budget.
+    """
+    rate: float = session.execute(
+        text(f"SELECT {_EFFECTIVE_RATE} FROM apps a WHERE a.id = :id"), {"id": app.id}
+    ).scalar_one()
+    rate = min(rate, file.max_per_second) if file.max_per_second is not None else rate
+    window = windows.parse(file.window or app.windows.get(file.lane) or "always")
+    _, message = payloads.split(file.message)
+    budget = portfolios.budget(session, app.id) if payloads.template_name(message) else None
+    new, room = 0, None
+    if budget is not None:
+        new = recipients if isinstance(recipients, int) else portfolios.uncounted(session, budget, recipients)
+        room = Room(budget.limit, portfolios.releases(session, budget), COUNTED_FOR)
+
+    def seconds_left(left: int, room: Room | None) -> float | None:
+        return forecast.seconds_left(
+            left, rate, now, window=window, zone=zone, begins_at=begins_at, room=room
+        )
+
+    seconds, by_budget = seconds_left(messages, None), seconds_left(new, room)
+    lasts = None if seconds is None or by_budget is None else max(seconds, by_budget)
+    return Preflight(rate, lasts, budget, new)
 
 
 # -- failures, and all campaigns ---------------------------------------------------------------------------

@@ -1,14 +1,18 @@
 """Daily budgets: counted exactly in the claims of all workers, waited for, and taken up again by themselves."""
 
+import os
+import pty
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from subprocess import PIPE
 
 import pytest
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
-from disparo import apps, batches, db, fence, portfolios, recovery, stops, suppressions
+from disparo import apps, batches, db, fence, phone, portfolios, recovery, stops, suppressions
 from disparo.batches import Job, Outcome
+from disparo.cli.progress import Progress
 from disparo.errors import InputError, NotFoundError
 from disparo.models import App, Batch, Campaign, Message, Portfolio
 from disparo.portfolios import COUNTED_FOR, SETTLED_AFTER
@@ -16,9 +20,11 @@ from disparo.statuses import Status, Verdict
 from disparo.suppressions import target
 from tests.factories.app import fault, make_app
 from tests.factories.campaign import make_batch, make_campaign
+from tests.factories.installation import make_worker
 from tests.factories.message import make_message
 from tests.factories.portfolio import make_counted, make_portfolio, recount
 from tests.integration.house import until
+from tests.integration.test_cli_campaign import command
 
 TEMPLATE = "oferta/pt_BR"
 MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
@@ -157,9 +163,9 @@ def test_who_is_not_written_to_takes_no_room(session, now):
     portfolio = make_portfolio(session, app, limit=3)
     batch = make_batch(session, launched(session, app, 6))
     for line in (2, 3):
-        phone = session.scalars(select(Message.recipient).where(Message.line == line)).one()
+        number = session.scalars(select(Message.recipient).where(Message.line == line)).one()
         suppressions.add(
-            session, target(phone), app=app, scope="all", reason="no", until=None, by="ana", now=now
+            session, target(number), app=app, scope="all", reason="no", until=None, by="ana", now=now
         )
         session.execute(
             text(
@@ -388,3 +394,80 @@ def test_the_commands_set_and_show_a_budget(run, connections):
             in run("portfolio", "set", "grupo", f"--daily-limit={wrong}").sentence
         )
     assert "there are: grupo" in run("portfolio", "show", "sul").sentence
+
+
+TEMPLATE_FILE = """\
+name: {name}
+app: loja
+message: {{type: template, template: {{name: oferta, language: {{code: pt_BR}}}}}}
+"""
+
+
+@pytest.fixture
+def template_campaign(run, connections, tmp_path):
+    """Arguments that launch a template to five people, two of whom count already, with a budget of four."""
+    run("portfolio", "set", "grupo", "--daily-limit", "4")
+    run("app", "set", "loja", "--id", "a1", "--portfolio", "grupo")
+    with connections.session() as session:
+        now = db.now(session)
+        portfolios.count_due(session, now + HOUR)
+        grupo = portfolios.get(session, "grupo")
+        for number in ("5511980000000", "5511980000001"):
+            make_counted(session, grupo, phone.key_of(number), now)
+
+    def arguments(name="natal"):
+        (tmp_path / f"{name}.yaml").write_text(TEMPLATE_FILE.format(name=name))
+        people = [f"55119{80000000 + n}" for n in range(5)]
+        (tmp_path / "people.csv").write_text("to\n" + "".join(f"{one}\n" for one in people))
+        return ["campaign", "launch", tmp_path / f"{name}.yaml", tmp_path / "people.csv"]
+
+    return arguments
+
+
+EXCEEDS = (
+    "warning: 2 of the 4 recipients that grupo may write to in 24 hours are used, and this has 3 more: the rest waits, "
+    "and all have left in about 24 h 0"
+)
+
+
+def test_a_launch_beyond_the_budget_says_so_and_how_long_it_takes(run, template_campaign, connections):
+    assert EXCEEDS in run(*template_campaign(), "--yes").err
+    run("portfolio", "set", "grupo", "--daily-limit", "5")
+    assert "warning" not in run(*template_campaign("outra"), "--yes").err
+
+
+def test_the_question_says_it_before_anything_is_stored(template_campaign, environment, connections):
+    ours, theirs = pty.openpty()
+    process = command(environment, *template_campaign(), stdin=theirs, stdout=PIPE, stderr=PIPE, text=True)
+    try:
+        os.write(ours, b"no\n")
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
+        os.close(theirs)
+    assert process.returncode == 1
+    assert EXCEEDS in err
+    with connections.session() as session:
+        assert session.scalars(select(Campaign)).all() == []
+
+
+def test_a_campaign_that_waits_for_its_budget_says_until_when(run, template_campaign, connections):
+    run(*template_campaign(), "--yes")
+    run("portfolio", "set", "grupo", "--daily-limit", "2")
+    with connections.session() as session:
+        make_worker(session, db.now(session) + HOUR)
+        free = portfolios.frees_at(session, portfolios.budget(session, apps.get(session, "loja").id))
+        zone = connections.settings.zone
+    out = run("campaign", "status", "natal").out
+    told = (
+        f"2 of 2 recipients in 24 hours are used by grupo; the next at {free.astimezone(zone):%Y-%m-%d %H:%M}"
+    )
+    assert f"  limited by budget: {told}\n" in out
+    shown = Progress("natal", zone)
+    notes = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("disparo.cli.progress.note", notes.append)
+        shown.update(run("campaign", "status", "natal", "--json").json)
+    assert notes[0].endswith(f"limited by budget: {told}")
