@@ -471,3 +471,22 @@ def test_a_campaign_that_waits_for_its_budget_says_until_when(run, template_camp
         patch.setattr("disparo.cli.progress.note", notes.append)
         shown.update(run("campaign", "status", "natal", "--json").json)
     assert notes[0].endswith(f"limited by budget: {told}")
+
+
+def test_a_single_message_that_waits_for_the_budget_says_so(run, template_campaign, connections, tmp_path):
+    template_campaign()
+    run("portfolio", "set", "grupo", "--daily-limit", "2")
+    with connections.session() as session:
+        make_worker(session, db.now(session) + HOUR)
+    (tmp_path / "one.json").write_text(
+        '{"type":"template","template":{"name":"oferta","language":{"code":"pt_BR"}}}'
+    )
+    done = run(
+        "send", "--app", "loja", "--to", "5511980000009", "--wait", "--timeout", "0.1", tmp_path / "one.json"
+    )
+    assert done.code == 1
+    assert "still pending" in done.err
+    assert (
+        "the 2 recipients that grupo may write to in 24 hours are used; somebody new has to wait until"
+        in done.err
+    )

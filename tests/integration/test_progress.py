@@ -259,12 +259,15 @@ def test_before_anything_was_answered_the_settings_tell_the_end(session, app, wo
 
 def test_apps_of_one_portfolio_share_what_its_budget_has_left(session, app, worker, now):
     other = make_app(session, "filial", rate=60.0)
-    make_portfolio(session, app, other, limit=200)
+    make_portfolio(session, app, other, limit=210)
     campaign = make_campaign(session, app, 400, template=TEMPLATE)
     assert status(session, campaign, now)["eta_seconds"] == pytest.approx(DAY.total_seconds(), rel=0.01)
     make_campaign(session, other, 10, name="other", template=TEMPLATE)
     # A quarter of each day's.
     assert status(session, campaign, now)["eta_seconds"] == pytest.approx(7 * DAY.total_seconds(), rel=0.01)
+    # A seventh, beside one that takes half of its rate and nothing of the budget.
+    make_campaign(session, app, 10, name="sessao")
+    assert status(session, campaign, now)["eta_seconds"] == pytest.approx(13 * DAY.total_seconds(), rel=0.01)
 
 
 def test_a_canary_ends_with_its_first_and_a_campaign_with_its_last_try_or_its_last_instant(
