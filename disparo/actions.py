@@ -28,6 +28,7 @@ _DONE = {
     "resolve": "resolved",
     "resend": "resent",
     "suppress": "suppressed",
+    "limit": "limited",
     "adopt": "adopted",
 }
 

@@ -8,9 +8,9 @@ from sqlalchemy import select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from disparo import portfolios, tokens
+from disparo import db, portfolios, tokens, tuning
 from disparo import windows as send_windows
-from disparo.actions import history
+from disparo.actions import history, record_action
 from disparo.errors import InputError, NotFoundError
 from disparo.models import App, Portfolio, Stop
 from disparo.settings import APP_NAME, checked_base_url, token_variable
@@ -42,6 +42,7 @@ def configure(
     token: str | None = None,
     token_scheme: str | None = None,
     portfolio: str | None = None,
+    tune: str | None = None,
 ) -> tuple[App, bool]:
     """Create or change an app; what is left out stays. The second value says whether it is new.
 
@@ -50,6 +51,7 @@ def configure(
       token: Where its token comes from (`disparo.tokens`): static, partner or universal.
       token_scheme: How it stands in the header: raw or bearer; empty for as its kind has it.
       portfolio: Whose daily budget it shares (`disparo.portfolios`); empty for none.
+      tune: ``on`` to look for the rate that the provider bears (`disparo.tuning`), ``off`` to forget it.
 
     Raises:
       InputError: A value is wrong, or a new app has no id.
@@ -57,10 +59,8 @@ def configure(
     """
     if not APP_NAME.fullmatch(name):
         raise InputError(f"{name!r} is no app name: use 1 to 40 of a-z, 0-9 and -, for example loja-sul")
-    if rate is not None and not (rate > 0 and math.isfinite(rate)):
-        raise InputError(f"--rate {rate:g}: give requests per second, any number above 0")
-    if rate is not None and rate < SLOWEST_RATE:
-        raise InputError(f"--rate {rate:g}: that is less than one request in ten days")
+    if rate is not None:
+        _check_rate(rate, "--rate ")
     if name.endswith("-file"):
         raise InputError(
             f"an app cannot be named {name}: the variable of its token would be that of a file for "
@@ -84,6 +84,8 @@ def configure(
         raise InputError(f"--token names where the token comes from: {', '.join(tokens.KINDS)}")
     if token_scheme and token_scheme not in tokens.SCHEMES:
         raise InputError(f"--token-scheme: there are {', '.join(tokens.SCHEMES)}")
+    if tune is not None and tune not in ("on", "off"):
+        raise InputError(f"--tuning {tune}: there are on and off")
     checked = {}
     for lane, spec in (windows or {}).items():
         if lane not in list(Lane):
@@ -100,6 +102,7 @@ def configure(
         session.execute(statement.on_conflict_do_nothing(index_elements=["name"]))
         app = session.scalars(select(App).where(App.name == name).with_for_update()).one()
         _hold_by_fence(session, app)
+    number = (app.gs_app_id, app.base_url)
     if gs_app_id is not None:
         app.gs_app_id = gs_app_id.strip()
     if rate is not None:
@@ -114,8 +117,41 @@ def configure(
         app.windows = {**app.windows, **checked}
     if portfolio is not None:
         portfolios.join(session, app, portfolio)
+    if tune == "on":
+        tuning.turn_on(app, db.now(session))
+    elif tune == "off":
+        tuning.turn_off(app)
+    if (app.gs_app_id, app.base_url) != number:
+        tuning.begin_again(app, db.now(session))
     session.flush()
     return app, created
+
+
+def _check_rate(rate: float, option: str = "") -> None:
+    if not (rate > 0 and math.isfinite(rate)):
+        raise InputError(f"{option}{rate:g}: give requests per second, any number above 0")
+    if rate < SLOWEST_RATE:
+        raise InputError(f"{option}{rate:g}: that is less than one request in ten days")
+
+
+def everything(session: Session) -> float | None:
+    """Requests per second of all apps together; None: no limit but theirs."""
+    found: float | None = session.execute(text("SELECT max_per_second FROM installation")).scalar_one()
+    return found
+
+
+def limit_everything(
+    session: Session, rate: float | None, *, by: str | None = None, why: str | None = None
+) -> None:
+    """Set the limit of all apps together; None lifts it.
+
+    Raises:
+      InputError: It is no rate.
+    """
+    if rate is not None:
+        _check_rate(rate)
+    session.execute(text("UPDATE installation SET max_per_second = :rate"), {"rate": rate})
+    record_action(session, "limit", "apps", actor=by, why=why, rate=rate)
 
 
 def get(session: Session, name: str) -> App:
@@ -197,7 +233,8 @@ def describe(session: Session, app: App) -> dict[str, Any]:
         "hint": (whole.hint or None) if whole else None,
         "since": whole.since.isoformat() if whole else None,
         "rate": app.rate,
-        "effective_rate": 0.0 if whole else app.rate,
+        "effective_rate": 0.0 if whole else tuning.effective_rate(app),
+        "tuning": tuning.describe(app),
         "base_url": app.base_url,
         "windows": dict(app.windows),
         "portfolio": portfolio.name if portfolio else None,

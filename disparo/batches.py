@@ -61,6 +61,10 @@ class Job:
     size: int = 1
     #: Its one message may leave under a stop, to see whether the fault is over.
     probe: bool = False
+    #: The campaign of all its messages, its weight among others of the lane, and its own cap (requests per second).
+    campaign_id: int | None = None
+    weight: int = 1
+    max_per_second: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
-from disparo import apps, counters, forecast, portfolios, windows
+from disparo import apps, counters, forecast, portfolios, tuning, windows
 from disparo.actions import history
 from disparo.campaigns import RESENT_BY_ITSELF, WORKER_SILENT_SECONDS, CampaignFile, live_workers
 from disparo.forecast import MEASURED_SECONDS, Room
@@ -125,6 +125,9 @@ def status(session: Session, campaign: Campaign, now: datetime, zone: ZoneInfo) 
         "counts": counts,
         "failures": failures(session, campaign.id) if counts[Status.FAILED] else [],
         "rate": round(look.rate, 1),
+        "effective_rate": 0.0
+        if any(stop.scope == "app" for stop in look.stops)
+        else tuning.effective_rate(look.app),
         "eta_seconds": None if seconds is None else round(seconds),
         "eta_at": None
         if seconds is None or seconds > DATED_SECONDS

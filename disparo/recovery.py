@@ -210,6 +210,11 @@ def notice_clock_set_back(session: Session, now: datetime) -> bool:
     for statement in (
         """UPDATE stops SET probe_at = greatest(probe_at - CAST(:step AS interval), :now)
            WHERE ended_at IS NULL AND probe_at > :now""",
+        """UPDATE apps SET tuning_state = tuning_state || (
+               SELECT coalesce(jsonb_object_agg(key, to_jsonb(CAST(value AS timestamptz) - CAST(:step AS interval))), '{}')
+               FROM jsonb_each_text(tuning_state)
+               WHERE key IN ('since', 'try_at') AND CAST(value AS timestamptz) > :now)
+           WHERE tuning AND tuning_state IS NOT NULL""",
         "UPDATE messages SET due_at = :now WHERE status = 'pending' AND due_at > :now AND due_at <= :was",
         # A back-off goes on where it was. What was never claimed is scheduled, and stays.
         """UPDATE messages SET due_at = due_at - CAST(:step AS interval)

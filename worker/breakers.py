@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from disparo import db, log, stops, suppressions
+from disparo import db, log, stops, suppressions, tuning
 from disparo.apps import STRANGE_ANSWERS, UNREACHABLE
 from disparo.batches import Claimed, Outcome
 from disparo.connections import Connections
@@ -43,6 +43,9 @@ class Breakers:
         self._view, self._routes, self._table, self._tell = view, routes, table, tell
         #: By app: answers in a row that were none of the provider's.
         self._streaks: dict[int, int] = {}
+        #: By tuned app: answers since the start, throttles apart; and the last epoch that was refused here.
+        self._answered: dict[int, int] = {}
+        self._slowed: dict[int, int] = {}
 
     def goes_back(self, probed: tuple[Probed, ...], judgement: Judgement) -> bool:
         """Whether a probe waits again like the others: it was refused for something that is not its own fault."""
@@ -63,10 +66,18 @@ class Breakers:
             fault = Fault(judgement.code or "refused", judgement.reason, judgement.hint, rule)
             self.trip(row, route, width, fault)
         elif verdict is Verdict.THROTTLE:
-            self.cool_down(row.app_id, max(1.0, judgement.retry_after_seconds or rule.base_seconds))
+            seconds = max(1.0, judgement.retry_after_seconds or rule.base_seconds)
+            if route.tuning:
+                self._view.cool(row.app_id, seconds)
+            self.cool_down(row.app_id, seconds)
+            if route.tuning:
+                self._slow_down(route, judgement, seconds)
         elif verdict is Verdict.RETRY and rule.scope == "app" and judgement.recognised:
             # Maintenance of the number: the others would only be told the same.
             self.cool_down(row.app_id, max(1.0, judgement.retry_after_seconds or rule.base_seconds))
+        elif route.tuning and judgement.recognised:
+            # An estimate: two threads at once may lose one.
+            self._answered[row.app_id] = self._answered.get(row.app_id, 0) + 1
         strange = self._count(row, route, judgement)
         if probed:
             self._settle_probe(row, judgement, probed, width, strange)
@@ -165,6 +176,36 @@ class Breakers:
             self._connections.limiter.cool_down(app_id, seconds)
         except RedisUnavailable as err:
             self._tell("redis_unavailable", err)
+
+    def answered(self) -> dict[int, int]:
+        """By tuned app, the answers since this process started: those that the provider bore."""
+        return dict(self._answered)
+
+    def _slow_down(self, route: Route, judgement: Judgement, seconds: float) -> None:
+        """Ask for less from now on; of the many that were under way, the first refused one does it."""
+        if self._slowed.get(route.app_id) == route.tuning_epoch:
+            return
+        self._slowed[route.app_id] = route.tuning_epoch
+        try:
+            with self._connections.session() as session:
+                changed = tuning.refuse(session, route.app_id, route.tuning_epoch, seconds, db.now(session))
+            self._routes.forget(route.app_id)
+            if changed is not None:
+                logger.warning(
+                    "slowed_down",
+                    app=route.name,
+                    code=judgement.code,
+                    rate=round(changed.rate, 3),
+                    refused=round(changed.was, 3),
+                )
+                self._connections.limiter.announce()
+        except RedisUnavailable as err:
+            # Routes are read anew within a second.
+            self._tell("redis_unavailable", err)
+        except (DisparoError, DBAPIError) as err:
+            # The next refusal does it.
+            self._slowed.pop(route.app_id, None)
+            self._tell("rate_not_stored", err)
 
     def _count(self, row: Claimed, route: Route, judgement: Judgement) -> Fault | None:
         """Count what was none of the provider's answers, and stop the app after several in a row."""

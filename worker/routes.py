@@ -28,6 +28,9 @@ class Route:
     pair_burst: int
     #: The business whose daily budget counts for it.
     portfolio_id: int | None
+    #: Whether the rate that is borne is looked for, and the epoch of the one in force (`disparo.tuning`).
+    tuning: bool
+    tuning_epoch: int
     #: Grows with each resume: a request of an older one stops nothing.
     epoch: int
     read_at: float
@@ -51,6 +54,7 @@ class Routes:
             row = session.execute(
                 text("""
                     SELECT name, gs_app_id, base_url, epoch, pair_seconds, pair_burst, portfolio_id,
+                        tuning, coalesce(CAST(tuning_state ->> 'epoch' AS integer), 0) AS tuning_epoch,
                         CASE WHEN tuning THEN least(rate, tuned_rate) ELSE rate END AS rate,
                         (SELECT max_per_second FROM installation) AS everything
                     FROM apps WHERE id = :id"""),
@@ -66,6 +70,8 @@ class Routes:
             row.pair_seconds,
             row.pair_burst,
             row.portfolio_id,
+            row.tuning,
+            row.tuning_epoch,
             row.epoch,
             read_at,
         )

@@ -26,7 +26,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 import disparo
-from disparo import batches, db, fence, log, recovery, retry
+from disparo import batches, db, fence, log, recovery, retry, tuning
 from disparo.batches import Claimed, Job, Outcome
 from disparo.campaigns import compile_message, content_of
 from disparo.clock import boot_clock
@@ -42,10 +42,10 @@ from disparo.errors import (
 )
 from disparo.gupshup.answers import Judgement, judge
 from disparo.gupshup.client import Client
-from disparo.ratelimit import Permits, Stopped, Wait
+from disparo.ratelimit import Ask, Permits, Stopped, Wait
 from disparo.recipients import render
 from disparo.rendering import Content
-from disparo.statuses import Status, Verdict
+from disparo.statuses import Lane, Status, Verdict
 from disparo.stops import Fault
 from disparo.tokens import Tokens
 from disparo.whatsapp.codes import TABLE, Table
@@ -75,9 +75,9 @@ TOKEN_REFUSED = "authentication_failed"  # noqa: S105 - a code
 CLOCK_SECONDS = 1.0
 
 _ALIVE = text("""
-    INSERT INTO workers (name, host, pid, version, queues, seen_at)
-    VALUES (:name, :host, :pid, :version, :queues, :now)
-    ON CONFLICT (name) DO UPDATE SET seen_at = excluded.seen_at""")
+    INSERT INTO workers (name, host, pid, version, queues, seen_at, pace)
+    VALUES (:name, :host, :pid, :version, :queues, :now, CAST(:pace AS jsonb))
+    ON CONFLICT (name) DO UPDATE SET seen_at = excluded.seen_at, pace = excluded.pace""")
 
 logger = log.get(__name__)
 
@@ -212,12 +212,12 @@ class Sender:
     def submit(self, job: Job) -> None:
         """Hand a job to the runner of its app.
 
-        Waits while the threads are busy and that has work for a second: other workers may have time for it.
+        One that can wait goes back while the threads are busy and that has work for a second: other workers may have
+        time for it, and nobody else's job waits behind it.
         """
-        while self._has_enough(job.app_id) and not self._closing.is_set():
-            self._closing.wait(0.05)
+        declined = job.lane != Lane.PAYMENT and not job.probe and self._has_enough(job.app_id)
         with self._mutex:
-            if not self._closing.is_set():
+            if not self._closing.is_set() and not declined:
                 runner = self._runners.get(job.app_id)
                 if runner is not None and runner.add(job):
                     return
@@ -247,7 +247,7 @@ class Sender:
         """Where the app's messages go."""
         return self._routes.get(app_id)
 
-    def room(self, rate: float) -> int:
+    def room(self, app_id: int, rate: float) -> int:
         """Rows worth claiming now: what may leave within the horizon and the threads can take.
 
         0 after a wait, when more is claimed than the threads took in time.
@@ -272,13 +272,23 @@ class Sender:
         """Whether nothing may be claimed for a moment: the journal cannot be written, or no stop be seen."""
         return self._view.is_held_up()
 
-    def acquire(
-        self, app_id: int, permits: int, rate: float, *, probe: bool = False
-    ) -> Permits | Wait | Stopped:
+    def acquire(self, route: Route, asks: Sequence[Ask], *, probe: bool = False) -> Permits | Wait | Stopped:
         """Permits for instants within the horizon."""
-        return self._connections.limiter.acquire(app_id, permits, rate, HORIZON_SECONDS, probe=probe)
+        granted = self._connections.limiter.acquire(
+            route.app_id, asks, route.rate, HORIZON_SECONDS, everything=route.everything, probe=probe
+        )
+        if isinstance(granted, Permits):
+            at = [instant for instants in granted.instants for instant in instants]
+            logger.debug("permits", app_id=route.app_id, at=at)
+        return granted
 
-    def claim(self, job: Job, limit: int) -> list[Claimed]:
+    def give_back(self, route: Route, instants: Sequence[int]) -> None:
+        """Let others have permits for which nothing is left to claim here."""
+        # A cap of everything, or of the campaign, has counted them.
+        if route.everything is None:
+            self._connections.limiter.give_back(route.app_id, instants, route.rate)
+
+    def claim(self, job: Job, limit: int, route: Route) -> list[Claimed]:
         """Claim rows of a job, committed; when that fails, nobody knows whether they are ours."""
         with self._mutex:
             self._claiming.add(job.app_id)
@@ -476,12 +486,12 @@ class Sender:
                 late.append(heapq.heappop(self._heap)[2])
         try:
             while late and not self._closing.is_set():
-                granted = self.acquire(ready.row.app_id, len(late), ready.route.rate)
+                granted = self.acquire(ready.route, [Ask(Lane(ready.row.lane), len(late), len(late))])
                 if isinstance(granted, Permits):
-                    first = time.monotonic() + granted.wait_seconds
-                    again, late = late[: granted.n], late[granted.n :]
-                    for n, one in enumerate(again):
-                        one.at = first + n * granted.interval_seconds
+                    instants, offset = granted.instants[0], time.monotonic() - granted.now / 1e6
+                    again, late = late[: len(instants)], late[len(instants) :]
+                    for one, instant in zip(again, instants, strict=True):
+                        one.at = instant / 1e6 + offset
                     self._push(again)
                 elif isinstance(granted, Wait) and granted.seconds <= HORIZON_SECONDS:
                     self._closing.wait(granted.seconds)
@@ -698,10 +708,23 @@ class Sender:
             "pid": os.getpid(),
             "version": disparo.__version__,
             "queues": self._queues,
+            "pace": orjson.dumps(self._pace()).decode(),
         }
         with self._session() as (session, now):
             session.execute(_ALIVE, values | {"now": now})
+            tuning.note_answered(session, self.name, self._breakers.answered())
             batches.hold_on(session, self.name, self._batches_in_hand(), now)
+
+    def _pace(self) -> dict[str, dict[str, float]]:
+        """By app: seconds of the last few that its work here waited, by cause."""
+        with self._mutex:
+            runners = dict(self._runners)
+        found = {str(app_id): runner.pace() for app_id, runner in runners.items()}
+        return {
+            app_id: {str(cause): round(seconds, 2) for cause, seconds in pace.items()}
+            for app_id, pace in found.items()
+            if pace
+        }
 
     def _batches_in_hand(self) -> list[int]:
         with self._mutex:

@@ -83,6 +83,8 @@ class View:
         self._looked_at = -STALE_SECONDS
         self._looking = threading.Lock()
         self._held_up_until = 0.0
+        #: By app: until when nothing more of it leaves from here, what has its permit already included.
+        self._cool_until: dict[int, float] = {}
 
     def look(self) -> None:
         """Look at the tables.
@@ -132,7 +134,10 @@ class View:
         if self.is_held_up() or self._stops.forbid(row):
             return True
         tripped = self._tripped
-        return bool(tripped) and any(width in tripped for width in _widths(row))
+        if tripped and any(width in tripped for width in _widths(row)):
+            return True
+        # A probe is one request, and somebody waits for its answer.
+        return time.monotonic() < self._cool_until.get(row.app_id, 0.0) and not self.probed(row)
 
     def probed(self, row: Claimed) -> tuple[Probed, ...]:
         """The stops of which ``row`` is the probe."""
@@ -145,6 +150,10 @@ class View:
     def untrip(self, width: Width) -> None:
         """The table does not say it."""
         self._tripped.pop(width, None)
+
+    def cool(self, app_id: int, seconds: float) -> None:
+        """Let nothing of an app leave for so long, not even what was granted before the provider asked for it."""
+        self._cool_until[app_id] = max(self._cool_until.get(app_id, 0.0), time.monotonic() + seconds)
 
     def hold_up(self, seconds: float) -> None:
         """Let nothing leave for a moment: the journal cannot be written, or no stop be seen."""

@@ -9,6 +9,7 @@ import typer
 from disparo.cli.output import (
     FAILED,
     JSON,
+    announce,
     connected,
     counted,
     note,
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 cli = typer.Typer(no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(help="The app's name: a-z, 0-9 and -.")]
+By = Annotated[str | None, typer.Option("--by", help="Who does it; else the OS user.")]
+Why = Annotated[str | None, typer.Option(help="Kept with it.")]
 
 
 @cli.command("set")
@@ -55,6 +58,13 @@ def set_(
         str | None,
         typer.Option(help="The business whose daily budget it shares (`disparo portfolio`); '' for none."),
     ] = None,
+    tune: Annotated[
+        str | None,
+        typer.Option(
+            "--tuning",
+            help="on: find the rate that the provider bears, never above --rate; off: keep to --rate.",
+        ),
+    ] = None,
     as_json: JSON = False,
 ) -> None:
     """Create an app or change it; what is left out stays."""
@@ -78,6 +88,7 @@ def set_(
             token=token,
             token_scheme=token_scheme,
             portfolio=portfolio,
+            tune=tune,
         )
         found = apps.describe(session, app)
         if as_json:
@@ -108,7 +119,7 @@ def list_(as_json: JSON = False) -> None:
 @cli.command()
 def show(name: Name, as_json: JSON = False) -> None:
     """What is known of an app, and what holds it."""
-    from disparo import actions, apps, tokens
+    from disparo import actions, apps, tokens, tuning
 
     with connected() as connections, connections.session() as session:
         app = apps.get(session, name)
@@ -123,12 +134,45 @@ def show(name: Name, as_json: JSON = False) -> None:
         name: value for name, value in found.items() if not name.startswith("token_") and name not in below
     }
     shown |= {name: f"{found[name]:g}" for name in ("rate", "effective_rate")}
+    shown["tuning"] = tuning.in_words(found["tuning"], connections.settings.zone)
     print_fields(shown | {"token": token, "warning": tokens.warning(app)})
     for stop in held:
         print_stop(stop, connections.settings.zone)
     for entry in entries:
         say(f"  {actions.in_words(entry, connections.settings.zone)}")
     return None
+
+
+@cli.command()
+def limit(
+    rate: Annotated[
+        str | None, typer.Argument(help="Requests per second, any above 0, or none to lift the limit.")
+    ] = None,
+    why: Why = None,
+    by: By = None,
+    as_json: JSON = False,
+) -> None:
+    """Limit all apps together, beside the rate of each; without RATE, say what the limit is."""
+    from disparo import apps
+
+    wanted = None
+    if rate is not None and rate != "none":
+        try:
+            wanted = float(rate)
+        except ValueError:
+            raise InputError(f"{rate!r} is no rate: give requests per second, or none") from None
+    with connected() as connections:
+        with connections.session() as session:
+            if rate is not None:
+                apps.limit_everything(session, wanted, by=by, why=why)
+            found = apps.everything(session)
+        if rate is not None:
+            announce(connections)
+    if as_json:
+        return print_json({"rate": found})
+    if found is None:
+        return say("all apps together: no limit but the rates of each")
+    return say(f"all apps together: at most {found:g} requests/s")
 
 
 def _check_lane(lane: str | None) -> None:
@@ -140,8 +184,6 @@ def _check_lane(lane: str | None) -> None:
 
 Chosen = Annotated[str | None, typer.Argument(help="The app's name: a-z, 0-9 and -.")]
 All = Annotated[bool, typer.Option("--all", help="Every app.")]
-By = Annotated[str | None, typer.Option("--by", help="Who does it; else the OS user.")]
-Why = Annotated[str | None, typer.Option(help="Kept with it.")]
 
 
 def _chosen(session: "Session", name: str | None, every: bool) -> "list[App]":

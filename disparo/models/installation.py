@@ -64,6 +64,8 @@ class Worker(Base):
     seen_at: Mapped[Instant]
     #: App id → cause (`disparo.statuses.LimitedBy`) → seconds of the last few that the app's work here waited for it.
     pace: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
+    #: App id → answers since its start that were no throttles; of apps whose rate is looked for (`disparo.tuning`).
+    answered: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
 
 
 class Token(Base):

@@ -1,6 +1,7 @@
 """The rate limiter that all workers share: one script call for several permits, timed by the Redis clock."""
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from threading import Event
 
@@ -10,9 +11,10 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from disparo.errors import RedisUnavailable
-from disparo.ratelimit import Permits, Stopped, Wait
+from disparo.ratelimit import Ask, Permits, Stopped, Wait
+from disparo.statuses import Lane
 
-_SCRIPT = (Path(__file__).parent / "gcra.lua").read_text(encoding="utf-8")
+_SCRIPT = (Path(__file__).parent / "permits.lua").read_text(encoding="utf-8")
 _COOL_DOWN = """
 local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]
@@ -20,7 +22,7 @@ local till = now + tonumber(ARGV[1])
 local cool = redis.call('GET', KEYS[1])
 if cool then
   local longest, seen = string.match(cool, '(%d+) (%d+)')
-  -- As in gcra.lua: what is left of the one in force, also when the clock was set back since.
+  -- As in permits.lua: what is left of the one in force, also when the clock was set back since.
   till = math.max(till, longest - math.max(0, seen - now))
 end
 redis.call('SET', KEYS[1], string.format('%.0f %.0f', till, now))
@@ -29,6 +31,10 @@ redis.call('SET', KEYS[1], string.format('%.0f %.0f', till, now))
 _EPOCH = "disparo:epoch"
 #: The channel of `announce`.
 _CHANGED = "disparo:changed"
+#: The next free instant of all apps together, and those that wait for it.
+_EVERYTHING = ("disparo:free", "disparo:waiting")
+_SECOND = 1_000_000
+_LANES = {lane: number for number, lane in enumerate(Lane, start=1)}
 
 
 def connect(redis_url: str, *, max_connections: int = 16) -> Redis:
@@ -50,8 +56,8 @@ def connect(redis_url: str, *, max_connections: int = 16) -> Redis:
 class RedisRateLimiter:
     """`disparo.ratelimit.RateLimiter` on Redis, and the stops that its permit call hands out.
 
-    What was granted but never used is lost; nothing is granted twice. After Redis was emptied it grants
-    nothing for one horizon.
+    What was granted and is neither used nor given back is lost; nothing is granted twice. After Redis was emptied it
+    grants nothing for one horizon.
     """
 
     def __init__(self, client: Redis) -> None:
@@ -60,23 +66,47 @@ class RedisRateLimiter:
         self._cool_down = client.register_script(_COOL_DOWN)
 
     def acquire(
-        self, app_id: int, permits: int, rate: float, horizon_seconds: float, *, probe: bool = False
+        self,
+        app_id: int,
+        asks: Sequence[Ask],
+        rate: float,
+        horizon_seconds: float,
+        *,
+        everything: float | None = None,
+        probe: bool = False,
     ) -> Permits | Wait | Stopped:
         """See `disparo.ratelimit.RateLimiter.acquire`."""
-        interval = 1_000_000 / rate
+        interval = _interval(rate)
+        keys = [_key(app_id, name) for name in ("free", "stop", "cool")]
+        keys += [_returned(app_id, interval), _key(app_id, "lanes"), *_EVERYTHING]
+        args = [interval, round(horizon_seconds * _SECOND), int(probe), _interval(everything)]
+        for ask in asks:
+            keys += [f"disparo:campaign:{ask.campaign_id}:{name}" for name in ("due", "last")]
+            args += [_LANES[ask.lane], ask.n, max(ask.n, ask.waiting), _interval(ask.max_per_second)]
         try:
-            kind, now, first, *n = self._script(
-                keys=[_key(app_id, "free"), _key(app_id, "stop"), _key(app_id, "cool")],
-                args=[permits, repr(interval), round(horizon_seconds * 1_000_000), int(probe)],
-            )
+            kind, now, told, *got = self._script(keys=keys, args=args)
         except RedisError as err:
             raise unavailable(err) from err
         if kind == 2:
-            return Stopped(first.decode())
-        ahead = max(0.0, (float(first) - float(now)) / 1_000_000)
+            return Stopped(told.decode())
         if kind == 1:
-            return Wait(max(0.001, ahead - horizon_seconds))
-        return Permits(int(n[0]), ahead, interval / 1_000_000)
+            return Wait(max(0.001, told / _SECOND))
+        instants = tuple(tuple(now + ahead for ahead in one) for one in got)
+        return Permits(now, instants, max(0.001, told / _SECOND) if told else None)
+
+    def give_back(self, app_id: int, instants: Sequence[int], rate: float) -> None:
+        """See `disparo.ratelimit.RateLimiter.give_back`."""
+        if not instants:
+            return
+        key = _returned(app_id, _interval(rate))
+        try:
+            with self._redis.pipeline(transaction=True) as pipe:
+                pipe.zadd(key, {str(instant): instant for instant in instants})
+                # By then all of them have passed.
+                pipe.pexpire(key, 2_000)
+                pipe.execute()
+        except RedisError as err:
+            raise unavailable(err) from err
 
     def stop(self, app_id: int, reason: str) -> None:
         """Hand ``reason`` to every worker that asks for permits of the app from now on."""
@@ -152,3 +182,13 @@ def unavailable(err: Exception) -> RedisUnavailable:
 
 def _key(app_id: int, what: str) -> str:
     return f"disparo:app:{app_id}:{what}"
+
+
+def _interval(rate: float | None) -> int:
+    """Whole microseconds between two permits, rounded up: never more of them than the rate; 0 for no limit."""
+    return 0 if rate is None else math.ceil(_SECOND / rate)
+
+
+def _returned(app_id: int, interval: int) -> str:
+    # With another rate they would not keep their distance from the permits beside them.
+    return _key(app_id, f"returned:{interval}")

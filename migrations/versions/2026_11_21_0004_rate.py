@@ -65,9 +65,11 @@ def upgrade() -> None:
     op.add_column("installation", sa.Column("max_per_second", sa.Double(), nullable=True))
     op.create_check_constraint(op.f("ck_installation_max_per_second"), "installation", "max_per_second > 0")
     op.add_column("workers", sa.Column("pace", postgresql.JSONB(), nullable=True))
+    op.add_column("workers", sa.Column("answered", postgresql.JSONB(), nullable=True))
 
 
 def downgrade() -> None:
+    op.drop_column("workers", "answered")
     op.drop_column("workers", "pace")
     op.drop_constraint(op.f("ck_installation_max_per_second"), "installation", type_="check")
     op.drop_column("installation", "max_per_second")

@@ -8,7 +8,8 @@ from sqlalchemy import select, text
 from disparo import apps, messages, phone, retries, stops
 from disparo.errors import InputError
 from disparo.models import Message, Notification
-from disparo.statuses import Status
+from disparo.ratelimit import Ask
+from disparo.statuses import Lane, Status
 from tests.factories.app import fault
 
 TEXT = {"type": "text", "text": {"body": "Oi"}}
@@ -99,7 +100,7 @@ def test_pause_and_resume_of_an_app_and_of_a_lane(run, connections):
         "operator",
         0,
     )
-    assert connections.limiter.acquire(1, 1, 10.0, 0.5).reason == "holiday"
+    assert connections.limiter.acquire(1, [Ask(Lane.MARKETING, 1)], 10.0, 0.5).reason == "holiday"
     assert run("app", "pause", "loja").out == "loja was paused already\n"
     assert "still paused (holiday)" in run("app", "resume", "loja", "--lane", "marketing").out
     assert "loja sends again" in run("app", "resume", "loja").out
@@ -210,3 +211,26 @@ def test_while_a_probe_is_under_way_no_other_one_is_announced(session, app, now)
     stops.resume(session, app, now, probe=True)
     during = apps.stop_as_json(stop)
     assert (during["probing"], during["next_probe_at"]) == (True, None)
+
+
+def test_all_apps_together_have_a_limit_that_is_set_shown_and_lifted(run, connections, session):
+    assert run("app", "limit", "--json").json == {"rate": None}
+    assert run("app", "limit", "50", "--by", "ana", "--why", "shared wallet").out == (
+        "all apps together: at most 50 requests/s\n"
+    )
+    assert apps.everything(session) == 50.0
+    session.rollback()
+    assert run("app", "limit", "none").out == "all apps together: no limit but the rates of each\n"
+    assert apps.everything(session) is None
+    done = session.execute(
+        text("SELECT verb, actor, why FROM actions WHERE subject = 'apps' ORDER BY id")
+    ).all()
+    assert tuple(done[0]) == ("limit", "ana", "shared wallet")
+    assert len(done) == 2
+
+
+@pytest.mark.parametrize("rate", ["0", "nan", "inf", "0.00000001", "fast"])
+def test_a_limit_that_is_no_rate_is_a_sentence_and_changes_nothing(run, session, rate):
+    told = run("app", "limit", rate).sentence
+    assert "requests per second" in told or "ten days" in told
+    assert apps.everything(session) is None

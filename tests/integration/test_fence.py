@@ -21,6 +21,7 @@ from disparo.connections import Connections
 from disparo.errors import ConflictError
 from disparo.fence import Foreign, Look, Mark, Mirror, Restored
 from disparo.models import Action, App, Campaign, Message, Reminder, Stop
+from disparo.ratelimit import Ask
 from disparo.sandbox import Options, Sandbox
 from disparo.settings import Environment
 from disparo.statuses import CampaignState, Lane, Status
@@ -715,7 +716,7 @@ def test_db_restored_says_what_became_of_the_messages(house: Any, run: Any) -> N
     with connections.session() as session:
         assert fence.current(session) == mirror.seen
         assert session.scalars(select(Action.actor)).all() == ["ana"]
-    assert connections.limiter.acquire(1, 1, 10.0, 0.5) is not None
+    assert connections.limiter.acquire(1, [Ask(Lane.MARKETING, 1)], 10.0, 0.5) is not None
 
 
 def test_db_restored_as_json_names_what_stays_paused(house: Any, run: Any) -> None:

@@ -7,36 +7,41 @@ import random
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from redis import Redis
 
 from disparo.errors import RedisUnavailable
-from disparo.ratelimit import Permits, Stopped, Wait
+from disparo.ratelimit import Ask, Permits, Stopped, Wait
 from disparo.ratelimit import redis as on_redis
 from disparo.ratelimit.redis import RedisRateLimiter, connect
+from disparo.statuses import Lane
 
 HORIZON = 0.5
+SECOND = 1_000_000
 
-#: Sixteen threads of one process that take what they get until the time is over; prints all instants of the
-#: Redis clock as [first permit in microseconds, how many, microseconds between].
+#: Sixteen threads of one process that take what they get, or give some of it back, until the time is over; prints
+#: all instants of the Redis clock, in microseconds, that were used.
 RACER = """
 import json, random, sys, threading, time
-from disparo.ratelimit import Permits
+from disparo.ratelimit import Ask, Permits
 from disparo.ratelimit.redis import RedisRateLimiter, connect
+from disparo.statuses import Lane
 
 url, rate, seconds = sys.argv[1], float(sys.argv[2]), float(sys.argv[3])
 client = connect(url)
 limiter = RedisRateLimiter(client)
-granted, script = [], limiter._script
+granted, given_back, script = [], [], limiter._script
 
 def spy(**call):
     answer = script(**call)
     if answer[0] == 0:
-        granted.append((int(answer[2]), int(answer[3]), float(call["args"][1])))
+        granted.extend(answer[1] + ahead for got in answer[3:] for ahead in got)
     return answer
 
 limiter._script = spy
@@ -48,7 +53,13 @@ until = time.monotonic() + seconds
 def race(n):
     chance = random.Random(n)
     while time.monotonic() < until:
-        got = limiter.acquire(1, chance.choice([1, 2, 7, 100]), rate, 0.5)
+        lanes = sorted(chance.sample(list(Lane), chance.choice([1, 1, 2, 3])), key=list(Lane).index)
+        asks = [Ask(lane, chance.choice([1, 2, 7, 100]), chance.choice([0, 1000])) for lane in lanes]
+        got = limiter.acquire(1, asks, rate, 0.5)
+        if isinstance(got, Permits) and chance.random() < 0.2:
+            back = [instant for one in got.instants for instant in one if chance.random() < 0.5]
+            limiter.give_back(1, back, rate)
+            given_back.extend(back)
         time.sleep(0.001 if isinstance(got, Permits) else min(0.02, got.seconds))
 
 threads = [threading.Thread(target=race, args=(n,)) for n in range(16)]
@@ -56,7 +67,7 @@ for thread in threads:
     thread.start()
 for thread in threads:
     thread.join()
-print(json.dumps(granted))
+print(json.dumps([granted, given_back]))
 """
 
 
@@ -71,6 +82,25 @@ def limiter(client: Redis) -> RedisRateLimiter:
     """A limiter that is past the wait after an emptied Redis, for apps 1 and 2."""
     client.mset({"disparo:app:1:free": "0", "disparo:app:2:free": "0"})
     return RedisRateLimiter(client)
+
+
+def ask(
+    limiter: RedisRateLimiter,
+    app_id: int,
+    n: int,
+    rate: float,
+    *,
+    lane: Lane = Lane.MARKETING,
+    waiting: int = 0,
+) -> Permits | Wait | Stopped:
+    """One ask of one lane."""
+    return limiter.acquire(app_id, [Ask(lane, n, waiting)], rate, HORIZON)
+
+
+def ahead(got: Permits | Wait | Stopped, ask: int = 0) -> list[float]:
+    """Seconds from the call to each permit of an ask."""
+    assert isinstance(got, Permits)
+    return [(instant - got.now) / SECOND for instant in got.instants[ask]]
 
 
 def wait_for(client: Redis, ready: int) -> None:
@@ -100,37 +130,39 @@ def test_thirty_two_threads_of_two_processes_never_exceed_the_rate(
         for racer in racers:
             racer.kill()
             racer.wait()
-    grants = sorted(tuple(grant) for share in shares for grant in share)
-    # From the first one, so that a float holds each exactly.
-    start = grants[0][0]
-    instants = [first - start + n * interval for first, count, interval in grants for n in range(count)]
-    assert instants == sorted(instants)
-    interval, per_second = 1_000_000 / rate, math.ceil(rate)
-    assert min(b - a for a, b in itertools.pairwise(instants)) >= interval - 1e-3
+    used = Counter[int]()
+    for granted, given_back in shares:
+        used.update(granted)
+        used.subtract(given_back)
+    # What was given back may have been granted again, once.
+    assert set(used.values()) <= {0, 1}
+    assert rate < 20 or any(given_back for _, given_back in shares)
+    instants = sorted(instant for instant, n in used.items() if n)
+    assert min(b - a for a, b in itertools.pairwise(instants)) >= 1_000_000 / rate
     # A second that begins with one permit ends before the permit that would be one too many.
-    seconds = zip(instants, instants[per_second:], strict=False)
-    assert min((b - a for a, b in seconds), default=1e6) >= 1_000_000 - 1e-3
+    seconds = zip(instants, instants[math.ceil(rate) :], strict=False)
+    assert min((b - a for a, b in seconds), default=1_000_000) >= 1_000_000
     assert len(instants) > rate / 2
 
 
 def test_permits_follow_each_other_without_a_gap_while_work_waits(
     limiter: RedisRateLimiter, client: Redis
 ) -> None:
-    got = [limiter.acquire(1, 40, 100, HORIZON), limiter.acquire(1, 100, 100, HORIZON)]
+    got = [ask(limiter, 1, 40, 100), ask(limiter, 1, 100, 100)]
     assert [type(one) for one in got] == [Permits, Permits]
-    assert [one.n for one in got] == [40, pytest.approx(11, abs=1)]
+    assert [len(ahead(one)) for one in got] == [40, pytest.approx(11, abs=1)]
     clock = client.time()
-    ahead = float(client.get("disparo:app:1:free")) - (clock[0] * 1_000_000 + clock[1])
-    assert 0 < ahead <= 510_000
-    assert got[0].interval_seconds == pytest.approx(0.01)
+    free = float(client.get("disparo:app:1:free")) - (clock[0] * 1_000_000 + clock[1])
+    assert 0 < free <= 510_000
+    instants = got[0].instants[0] + got[1].instants[0]
+    assert {b - a for a, b in itertools.pairwise(instants)} == {10_000}
 
 
 def test_no_permit_lies_beyond_the_horizon(limiter: RedisRateLimiter) -> None:
-    got = limiter.acquire(1, 500, 10, HORIZON)
-    assert isinstance(got, Permits)
-    assert got.n == 6
-    assert got.wait_seconds + (got.n - 1) * got.interval_seconds <= HORIZON + 1e-6
-    then = limiter.acquire(1, 1, 10, HORIZON)
+    got = ask(limiter, 1, 500, 10)
+    assert len(ahead(got)) == 6
+    assert ahead(got)[-1] <= HORIZON
+    then = ask(limiter, 1, 1, 10)
     assert isinstance(then, Wait)
     assert 0 < then.seconds <= 0.1
 
@@ -138,21 +170,20 @@ def test_no_permit_lies_beyond_the_horizon(limiter: RedisRateLimiter) -> None:
 def test_time_that_nobody_used_is_not_caught_up(limiter: RedisRateLimiter, client: Redis) -> None:
     clock = client.time()
     client.set("disparo:app:1:free", str((clock[0] - 60) * 1_000_000))
-    got = limiter.acquire(1, 500, 20, HORIZON)
-    assert isinstance(got, Permits)
-    assert (got.n, got.wait_seconds) == (11, 0.0)
+    got = ask(limiter, 1, 500, 20)
+    assert (len(ahead(got)), ahead(got)[0]) == (11, 0.0)
 
 
 def test_apps_do_not_wait_for_each_other(limiter: RedisRateLimiter) -> None:
-    limiter.acquire(1, 500, 10, HORIZON)
-    assert isinstance(limiter.acquire(1, 1, 10, HORIZON), Wait)
-    assert isinstance(limiter.acquire(2, 1, 10, HORIZON), Permits)
+    ask(limiter, 1, 500, 10)
+    assert isinstance(ask(limiter, 1, 1, 10), Wait)
+    assert isinstance(ask(limiter, 2, 1, 10), Permits)
 
 
 def test_a_rate_below_one_grants_one_and_then_waits_its_interval(limiter: RedisRateLimiter) -> None:
-    got = limiter.acquire(1, 10, 0.1, HORIZON)
-    assert (got.n, got.interval_seconds) == (1, pytest.approx(10))
-    then = limiter.acquire(1, 1, 0.1, HORIZON)
+    got = ask(limiter, 1, 10, 0.1)
+    assert len(ahead(got)) == 1
+    then = ask(limiter, 1, 1, 0.1)
     assert isinstance(then, Wait)
     assert 5 < then.seconds <= 9.6
 
@@ -162,44 +193,44 @@ def test_an_emptied_redis_grants_nothing_until_what_it_granted_has_left(
     limiter: RedisRateLimiter, client: Redis, rate: float
 ) -> None:
     interval = min(1 / rate, 1.0)
-    got = limiter.acquire(1, 500, rate, HORIZON)
-    last = time.monotonic() + got.wait_seconds + (got.n - 1) * got.interval_seconds
+    got = ask(limiter, 1, 500, rate)
+    last = time.monotonic() + ahead(got)[-1]
     client.flushdb()
-    after = limiter.acquire(1, 500, rate, HORIZON)
+    after = ask(limiter, 1, 500, rate)
     assert isinstance(after, Wait)
     deadline = time.monotonic() + 30
     while isinstance(after, Wait):
         assert time.monotonic() < deadline
         time.sleep(after.seconds)
         asked_at = time.monotonic()
-        after = limiter.acquire(1, 500, rate, HORIZON)
-    assert asked_at + after.wait_seconds >= last + interval - 0.005
+        after = ask(limiter, 1, 500, rate)
+    assert asked_at + ahead(after)[0] >= last + interval - 0.005
 
 
 def test_a_redis_that_forgot_the_script_is_given_it_again(limiter: RedisRateLimiter, client: Redis) -> None:
-    limiter.acquire(1, 1, 10, HORIZON)
+    ask(limiter, 1, 1, 10)
     client.script_flush()
-    assert isinstance(limiter.acquire(1, 1, 10, HORIZON), Permits)
+    assert isinstance(ask(limiter, 1, 1, 10), Permits)
     client.script_flush()
     limiter.cool_down(1, 5)
-    assert isinstance(limiter.acquire(1, 1, 10, HORIZON), Wait)
+    assert isinstance(ask(limiter, 1, 1, 10), Wait)
 
 
 def test_a_stop_is_handed_out_instead_of_permits_until_it_ends(limiter: RedisRateLimiter) -> None:
     limiter.stop(1, "sem créditos")
-    assert limiter.acquire(1, 1, 10, HORIZON) == Stopped("sem créditos")
-    assert isinstance(limiter.acquire(2, 1, 10, HORIZON), Permits)
+    assert ask(limiter, 1, 1, 10) == Stopped("sem créditos")
+    assert isinstance(ask(limiter, 2, 1, 10), Permits)
     limiter.resume(1)
-    assert isinstance(limiter.acquire(1, 1, 10, HORIZON), Permits)
+    assert isinstance(ask(limiter, 1, 1, 10), Permits)
 
 
 def test_published_stops_replace_what_redis_said(limiter: RedisRateLimiter) -> None:
     limiter.stop(1, "old")
     limiter.publish_stops({1: None, 2: "operator"})
-    assert isinstance(limiter.acquire(1, 1, 10, HORIZON), Permits)
-    assert limiter.acquire(2, 1, 10, HORIZON) == Stopped("operator")
+    assert isinstance(ask(limiter, 1, 1, 10), Permits)
+    assert ask(limiter, 2, 1, 10) == Stopped("operator")
     limiter.publish_stops({})
-    assert limiter.acquire(2, 1, 10, HORIZON) == Stopped("operator")
+    assert ask(limiter, 2, 1, 10) == Stopped("operator")
 
 
 def test_a_cool_down_grants_nothing_for_its_time_and_shortens_no_longer_one(
@@ -207,21 +238,21 @@ def test_a_cool_down_grants_nothing_for_its_time_and_shortens_no_longer_one(
 ) -> None:
     limiter.cool_down(1, 20)
     limiter.cool_down(1, 1)
-    got = limiter.acquire(1, 1, 10, HORIZON)
+    got = ask(limiter, 1, 1, 10)
     assert isinstance(got, Wait)
     assert 15 < got.seconds <= 19.5
-    assert isinstance(limiter.acquire(2, 1, 10, HORIZON), Permits)
+    assert isinstance(ask(limiter, 2, 1, 10), Permits)
 
 
 def test_a_cool_down_ends(limiter: RedisRateLimiter) -> None:
     limiter.cool_down(1, 0.7)
     began = time.monotonic()
-    got = limiter.acquire(1, 5, 10, HORIZON)
+    got = ask(limiter, 1, 5, 10)
     while isinstance(got, Wait):
         assert time.monotonic() - began < 30
         time.sleep(got.seconds)
-        got = limiter.acquire(1, 5, 10, HORIZON)
-    assert time.monotonic() - began + got.wait_seconds >= 0.69
+        got = ask(limiter, 1, 5, 10)
+    assert time.monotonic() - began + ahead(got)[0] >= 0.69
 
 
 def test_an_emptied_redis_is_noticed_until_it_is_marked(limiter: RedisRateLimiter, client: Redis) -> None:
@@ -235,7 +266,7 @@ def test_an_emptied_redis_is_noticed_until_it_is_marked(limiter: RedisRateLimite
 def test_a_redis_that_is_away_is_told_in_a_sentence_and_grants_nothing(home: object) -> None:
     limiter = RedisRateLimiter(connect(f"unix://{home}/nobody.sock"))
     calls = [
-        lambda: limiter.acquire(1, 1, 10, HORIZON),
+        lambda: ask(limiter, 1, 1, 10),
         lambda: limiter.cool_down(1, 1),
         lambda: limiter.stop(1, "x"),
         lambda: limiter.resume(1),
@@ -252,13 +283,12 @@ def test_more_threads_than_connections_wait_for_one(redis_url: str) -> None:
     with connect(redis_url, max_connections=2) as client:
         limiter = RedisRateLimiter(client)
         with ThreadPoolExecutor(24) as threads:
-            got = list(threads.map(lambda _: limiter.acquire(1, 1, 10, HORIZON), range(240)))
+            got = list(threads.map(lambda _: ask(limiter, 1, 1, 10), range(240)))
     assert all(isinstance(one, Permits | Wait) for one in got)
 
 
 # -- the server's clock is set back -----------------------------------------------------------------------
 
-SECOND = 1_000_000
 TIME = "redis.call('TIME')"
 
 
@@ -286,12 +316,11 @@ class Clocked:
         self.tell()
 
     def acquire(self, permits: int, rate: float) -> Permits | Wait:
-        got = self.limiter.acquire(1, permits, rate, HORIZON)
+        got = ask(self.limiter, 1, permits, rate)
         assert not isinstance(got, Stopped)
         if isinstance(got, Permits):
-            first = self.true + got.wait_seconds * SECOND
-            assert got.wait_seconds + (got.n - 1) * got.interval_seconds <= HORIZON + 1e-6
-            self.granted += [first + n * got.interval_seconds * SECOND for n in range(got.n)]
+            assert ahead(got)[-1] <= HORIZON
+            self.granted += [self.true + instant - got.now for instant in got.instants[0]]
         return got
 
     def work(self, seconds: float, rate: float) -> None:
@@ -371,15 +400,15 @@ def test_a_free_instant_of_another_clock_is_forgotten_on_a_real_server(
     clock = client.time()
     client.set("disparo:app:1:free", str((clock[0] + 3_600) * SECOND))
     began = time.monotonic()
-    got = limiter.acquire(1, 5, 10, HORIZON)
+    got = ask(limiter, 1, 5, 10)
     assert isinstance(got, Wait)
     assert got.seconds <= 0.11
     while isinstance(got, Wait):
         assert time.monotonic() - began < 30
         time.sleep(got.seconds)
-        got = limiter.acquire(1, 5, 10, HORIZON)
+        got = ask(limiter, 1, 5, 10)
     # What another worker was granted just now leaves first.
-    assert time.monotonic() - began + got.wait_seconds >= HORIZON + 0.099
+    assert time.monotonic() - began + ahead(got)[0] >= HORIZON + 0.099
 
 
 # -- cool-downs -------------------------------------------------------------------------------------------
@@ -390,7 +419,7 @@ def cooled_for(clocked: Clocked, began: int, rate: float = 10) -> float:
     while isinstance(got := clocked.acquire(1, rate), Wait):
         assert clocked.true - began < 10_000 * SECOND, "it does not end"
         clocked.sleep(min(got.seconds, 0.4))
-    return (clocked.true - began) / SECOND + got.wait_seconds
+    return (clocked.true - began) / SECOND + ahead(got)[0]
 
 
 def cooling(clocked: Clocked, seconds: float) -> None:
@@ -451,6 +480,168 @@ def test_a_cool_down_that_a_server_with_another_clock_left_ends_in_its_time(
 ) -> None:
     ahead = (client.time()[0] + 3_600) * SECOND
     client.set("disparo:app:1:cool", f"{ahead + 2 * SECOND} {ahead}")
-    got = limiter.acquire(1, 1, 10, HORIZON)
+    got = ask(limiter, 1, 1, 10)
     assert isinstance(got, Wait)
     assert 1.4 <= got.seconds <= 1.5
+
+
+# -- lanes, campaigns, everything -------------------------------------------------------------------------
+
+PAYMENT, UTILITY, MARKETING = Lane
+
+
+def several(clocked: Clocked, asks: list[Ask], rate: float, **options: Any) -> list[list[int]]:
+    """The true instants that each ask got."""
+    got = clocked.limiter.acquire(1, asks, rate, HORIZON, **options)
+    if not isinstance(got, Permits):
+        return [[] for _ in asks]
+    return [[clocked.true + instant - got.now for instant in instants] for instants in got.instants]
+
+
+def worked(
+    clocked: Clocked, seconds: float, rate: float, asks: list[Ask], pause: float = 0.05, **options: Any
+) -> list[list[int]]:
+    """Ask for the same again and again, each ask by a process of its own; the instants of each."""
+    found: list[list[int]] = [[] for _ in asks]
+    until = clocked.true + seconds * SECOND
+    while clocked.true < until:
+        for n, one in enumerate(asks):
+            found[n] += several(clocked, [one], rate, **options)[0]
+        clocked.sleep(pause)
+    return found
+
+
+def most_in_a_second(instants: list[int]) -> int:
+    ordered = sorted(instants)
+    return max((sum(at <= one < at + SECOND for one in ordered) for at in ordered), default=0)
+
+
+@pytest.mark.parametrize("rate", [10.0, 80.0, 1_000.0])
+@pytest.mark.parametrize("urgent", [PAYMENT, UTILITY])
+def test_while_a_lane_waits_for_the_rate_those_behind_it_get_their_share_and_no_more(
+    clocked: Clocked, rate: float, urgent: Lane
+) -> None:
+    # The marketing worker asks first, each time.
+    marketing, first = worked(
+        clocked, 20, rate, [Ask(MARKETING, 500, 1_000_000), Ask(urgent, 500, 1_000_000)], pause=0.02
+    )
+    assert len(marketing) + len(first) == pytest.approx(20 * rate, rel=0.05)
+    # A twentieth, and what was reserved before the others came.
+    assert 0.04 * 20 * rate <= len(marketing) <= 0.06 * 20 * rate + rate
+    assert most_in_a_second(marketing[round(rate) :]) <= math.ceil(rate / 20) + 1
+    assert most_in_a_second(marketing + first) <= rate
+
+
+def test_all_three_lanes_get_something_of_a_rate_that_payments_use_up(clocked: Clocked) -> None:
+    shares = worked(clocked, 30, 80, [Ask(lane, 100, 10_000) for lane in (MARKETING, UTILITY, PAYMENT)])
+    marketing, utility, payment = (len(share) / (30 * 80) for share in shares)
+    assert 0.03 <= marketing <= 0.07
+    assert 0.03 <= utility <= 0.07
+    assert payment >= 0.85
+
+
+@pytest.mark.parametrize("rate", [10.0, 80.0, 1_000.0])
+def test_a_payment_waits_for_what_was_reserved_before_it_and_no_longer(clocked: Clocked, rate: float) -> None:
+    blast = Ask(MARKETING, 500, 1_000_000)
+    worked(clocked, 3, rate, [blast], pause=0.02)
+    came = clocked.true
+    paid: list[int] = []
+    while not paid:
+        several(clocked, [blast], rate)
+        paid = several(clocked, [Ask(PAYMENT, 1, 1)], rate)[0]
+        clocked.sleep(0.01)
+    assert (paid[0] - came) / SECOND <= HORIZON + 2 / rate
+    # And the others go on at the whole rate.
+    (after,) = worked(clocked, 3, rate, [blast], pause=0.02)
+    assert len(after) >= 0.95 * 3 * rate
+
+
+def test_a_lane_that_waits_for_nothing_but_its_threads_leaves_the_rate_to_the_others(
+    clocked: Clocked,
+) -> None:
+    # Two payments a second are sent of the hundreds that wait; of eighty that might.
+    asks = [Ask(PAYMENT, 1, 500), Ask(MARKETING, 40, 10_000)]
+    payment, marketing = [], []
+    busy_until = 0
+    while clocked.true < 20 * SECOND:
+        if clocked.true >= busy_until and (got := several(clocked, asks[:1], 80)[0]):
+            payment += got
+            busy_until = got[0] + SECOND // 2
+        marketing += several(clocked, asks[1:], 80)[0]
+        clocked.sleep(0.02)
+    assert len(payment) >= 18
+    assert len(marketing) >= 0.8 * 80 * 20
+
+
+def test_in_one_call_the_urgent_ask_comes_first(clocked: Clocked) -> None:
+    payment, marketing = several(clocked, [Ask(PAYMENT, 2, 2), Ask(MARKETING, 10, 10)], 80)
+    assert len(payment) == 2
+    assert len(marketing) == 10
+    assert max(payment) < min(marketing)
+
+
+@pytest.mark.parametrize(("rate", "cap"), [(80.0, 5.0), (80.0, 33.0), (10.0, 0.5), (1_000.0, 100.0)])
+def test_a_campaign_with_a_cap_keeps_it_and_takes_nothing_from_the_others(
+    clocked: Clocked, rate: float, cap: float
+) -> None:
+    capped, free = worked(
+        clocked,
+        20,
+        rate,
+        [Ask(MARKETING, 500, 1_000, campaign_id=7, max_per_second=cap), Ask(MARKETING, 500, 1_000)],
+        pause=0.01,
+    )
+    assert most_in_a_second(capped) <= math.ceil(cap)
+    assert len(capped) >= 0.9 * 20 * cap - 1
+    assert len(capped) + len(free) >= 0.95 * 20 * rate
+    assert most_in_a_second(capped + free) <= rate
+
+
+def test_a_campaign_with_a_cap_alone_holds_nothing_up_that_comes_later(clocked: Clocked) -> None:
+    one = Ask(MARKETING, 500, 1_000, campaign_id=7, max_per_second=1.0)
+    worked(clocked, 5, 80, [one])
+    came = clocked.true
+    got = several(clocked, [Ask(UTILITY, 1, 1)], 80)[0]
+    assert got
+    assert got[0] - came <= 0.12 * SECOND
+
+
+def test_everything_together_keeps_its_limit_and_each_app_its_own(client: Redis, clocked: Clocked) -> None:
+    client.set("disparo:app:2:free", "0")
+    found: dict[int, list[int]] = {1: [], 2: []}
+    for _ in range(1_000):
+        for app_id, rate in ((1, 80.0), (2, 10.0)):
+            got = clocked.limiter.acquire(app_id, [Ask(MARKETING, 4, 1_000)], rate, HORIZON, everything=50.0)
+            if isinstance(got, Permits):
+                found[app_id] += [clocked.true + instant - got.now for instant in got.instants[0]]
+        clocked.sleep(0.02)
+    assert most_in_a_second(found[1] + found[2]) <= 50
+    assert most_in_a_second(found[2]) <= 10
+    assert len(found[1] + found[2]) >= 0.95 * 20 * 50
+    # The big one leaves the small one most of what it may have; each that waits for another comes a little later.
+    assert len(found[2]) >= 0.65 * 20 * 10
+
+
+def test_a_permit_given_back_is_granted_once_more_unless_its_instant_has_passed(clocked: Clocked) -> None:
+    (got,) = several(clocked, [Ask(MARKETING, 40, 40)], 80)
+    now = clocked.clock - clocked.true
+    clocked.limiter.give_back(1, [now + instant for instant in got], 80)
+    clocked.sleep(0.26)
+    (again,) = several(clocked, [Ask(MARKETING, 500, 500)], 80)
+    assert again[:19] == got[21:]
+    assert min(b - a for a, b in itertools.pairwise(again)) >= SECOND / 80
+    (third,) = several(clocked, [Ask(MARKETING, 500, 500)], 80)
+    assert third == []
+
+
+def test_a_permit_of_another_rate_or_of_a_clock_that_was_set_back_is_not_granted_again(
+    clocked: Clocked,
+) -> None:
+    (got,) = several(clocked, [Ask(MARKETING, 40, 40)], 80)
+    now = clocked.clock - clocked.true
+    clocked.limiter.give_back(1, [now + instant for instant in got], 80)
+    (other,) = several(clocked, [Ask(MARKETING, 500, 500)], 70)
+    assert min(other, default=got[-1] + SECOND) > got[-1]
+    clocked.set_back(0.2)
+    (after,) = several(clocked, [Ask(MARKETING, 500, 500)], 80)
+    assert min(after, default=got[-1] + SECOND) > got[-1]

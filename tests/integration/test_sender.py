@@ -870,30 +870,30 @@ def test_a_thread_that_cannot_be_started_takes_no_job_along(
     house.until_counts(campaign, accepted=10)
 
 
-def test_a_busy_sender_that_has_enough_for_a_second_leaves_the_next_jobs_to_another(house: House) -> None:
+def test_a_busy_sender_that_has_enough_hands_the_next_job_back_at_once(house: House) -> None:
     house.paused.set()
     house.sandbox.control(latency_ms=200)
     app = house.app(rate=1_000.0)
     with house.connections.session() as session:
-        jobs = [make_batch(session, make_campaign(session, app, 40, name=name)).id for name in "abcd"]
-    senders = [house.sender(), house.sender()]
-
-    def slot(sender: Sender) -> None:
-        """As one of Celery's threads: one job after the other."""
-        while jobs:
-            sender.take_batch(jobs.pop(0))
-
-    slots = [threading.Thread(target=slot, args=(sender,)) for sender in senders]
-    senders[0].take_batch(jobs.pop(0))
-    until(lambda: senders[0]._has_enough(app.id), "its threads to be busy")
-    slots[0].start()
-    # One job is in its hands, and the slot waits with the next one.
-    until(lambda: held(house, senders[0]) >= 2, "the first sender to have enough")
-    slots[1].start()
+        first, second = (make_batch(session, make_campaign(session, app, 120, name=name)).id for name in "ab")
+        urgent = make_batch(session, make_campaign(session, app, 1, name="pix", lane=Lane.PAYMENT)).id
+    sender = house.sender()
+    sender.take_batch(first)
+    until(lambda: sender._has_enough(app.id), "its threads to be busy")
+    sender.take_batch(second)
+    assert held_by(house, second) == ("waiting", None)
+    # A payment waits behind nothing.
+    sender.take_batch(urgent)
+    until(lambda: [row.status for row in house.rows()][-1] == Status.ACCEPTED, "the payment to be accepted")
+    house.paused.clear()
     until(lambda: {row.status for row in house.rows()} == {Status.ACCEPTED}, "all to be accepted")
-    for one in slots:
-        one.join(PATIENCE_SECONDS)
-    assert {row.claimed_by for row in house.rows()} == {sender.name for sender in senders}
+
+
+def held_by(house: House, batch_id: int) -> tuple[str, str | None]:
+    """A batch's state and who holds it."""
+    with house.connections.session() as session:
+        batch = session.get_one(Batch, batch_id)
+        return batch.state, batch.holder
 
 
 def held(house: House, sender: Sender) -> int:

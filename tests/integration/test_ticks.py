@@ -18,7 +18,7 @@ from disparo.connections import Connections, connect
 from disparo.errors import RedisUnavailable
 from disparo.models import App, Batch, Campaign, Counter, Message, Notification, Worker
 from disparo.queue import SEND_BATCH, SEND_MESSAGES
-from disparo.ratelimit import Stopped
+from disparo.ratelimit import Ask, Stopped
 from disparo.settings import Environment
 from disparo.statuses import Lane, Status
 from scheduler import ticks
@@ -166,11 +166,11 @@ def test_stops_of_the_table_are_published_and_resumes_too(connections: Connectio
         stop = make_stop(session, app)
         make_campaign(session, app, 3)
     tick(connections, "release")
-    assert connections.limiter.acquire(app.id, 1, 10, 0.5) == Stopped(stop.reason)
+    assert connections.limiter.acquire(app.id, [Ask(Lane.MARKETING, 1)], 10, 0.5) == Stopped(stop.reason)
     with connections.session() as session:
         session.execute(text("UPDATE stops SET ended_at = now()"))
     tick(connections, "release")
-    assert not isinstance(connections.limiter.acquire(app.id, 1, 10, 0.5), Stopped)
+    assert not isinstance(connections.limiter.acquire(app.id, [Ask(Lane.MARKETING, 1)], 10, 0.5), Stopped)
 
 
 def test_everything_is_enqueued_again_after_redis_was_emptied(
@@ -188,7 +188,7 @@ def test_everything_is_enqueued_again_after_redis_was_emptied(
     redis.flushdb()
     tick(connections, "release")
     assert sorted(jobs("bulk"), key=str) == sorted(before, key=str)
-    assert connections.limiter.acquire(stopped.id, 1, 10, 0.5) == Stopped(stop.reason)
+    assert connections.limiter.acquire(stopped.id, [Ask(Lane.MARKETING, 1)], 10, 0.5) == Stopped(stop.reason)
     tick(connections, "release")
     assert len(jobs("bulk")) == 2
 

@@ -1,0 +1,196 @@
+-- Permits of one app, spaced so that no second holds more than the rate.
+--
+-- Generic cell rate algorithm (ITU-T I.371) with no burst: each permit is an instant, and the next one is an
+-- interval later. Times are whole microseconds of this server's clock, so that all workers agree.
+--
+-- An app is asked for with several asks, the most urgent lane first. While a lane waits for the rate, those
+-- behind it get every twentieth permit (their share) and no more. They may reserve a little further ahead than it
+-- does, so that there is an instant for that share; and what they had reserved before is all that it waits for.
+--
+-- KEYS[1]  the next free instant of the app
+-- KEYS[2]  the stop of the app, if one is in force
+-- KEYS[3]  the cool-down of the app, if there was one: the instants of its end and of the last look at it
+-- KEYS[4]  instants before the next free one that were given back, by themselves
+-- KEYS[5]  the lanes: w1, w2 until when a lane counts as waiting; f2, f3 when a lane's share is next; all when the
+--          app's share of everything is next; seen the last look
+-- KEYS[6]  the next free instant of everything
+-- KEYS[7]  the apps that wait for everything, by until when they count
+-- KEYS[8…] for each ask two: when its campaign's next permit is due, and the last ones that it had
+-- ARGV[1]  microseconds between two permits of the app
+-- ARGV[2]  horizon: no permit later than this many microseconds from now
+-- ARGV[3]  '1' for a probe, which leaves under the stop
+-- ARGV[4]  microseconds between two permits of everything, or 0
+-- ARGV[5…] for each ask: its lane (1 to 3), permits wanted (1 to 500), messages that wait in all, microseconds
+--          between two permits of its campaign or 0
+--
+-- Returns {0, now, wait, {ahead, …}, …} with the permits of each ask in microseconds from now, and how long until it
+-- is worth asking again for what got none (0 where all got some); {1, now, wait} when there is none; {2, now, stop}.
+local SHARE = 20
+-- A lane that has more than a quarter of the horizon reserved, and messages left, waits for the rate.
+local WAITS = 4
+-- What a campaign or everything has free later than this would hold up what else the app has.
+local SOON = 100000
+
+local stop = redis.call('GET', KEYS[2])
+local clock = redis.call('TIME')
+local now = clock[1] * 1000000 + clock[2]
+if stop and ARGV[3] ~= '1' then
+  return {2, now, stop}
+end
+
+local interval, horizon, of_everything = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[4])
+if of_everything > 0 then
+  horizon = math.min(horizon, SOON)
+end
+local latest = now + horizon
+-- Where nothing is known, permits granted before may lie ahead of us by the horizon at most, and the next one
+-- is an interval later (a second is enough: the rate is per second).
+local function next_free(key, its_interval)
+  local free = tonumber(redis.call('GET', key) or '')
+  -- Redis is new or was emptied; or it is further ahead than any grant leaves it: this server's clock was set
+  -- back, or the rate was raised.
+  if not free or free > now + tonumber(ARGV[2]) + its_interval then
+    free = now + tonumber(ARGV[2]) + math.min(its_interval, 1000000)
+  end
+  -- What was not used is gone: catching up would be a burst.
+  return math.max(free, now)
+end
+
+local free = next_free(KEYS[1], interval)
+local free_of_everything = of_everything > 0 and next_free(KEYS[6], of_everything)
+local earliest = now
+local cool = redis.call('GET', KEYS[3])
+if cool then
+  local till, seen = string.match(cool, '(%d+) (%d+)')
+  till, seen = tonumber(till), tonumber(seen)
+  if now < seen then
+    -- This server's clock was set back: what is left of the cool-down is what was left at the last look.
+    till = till - (seen - now)
+  end
+  if till < now then
+    redis.call('DEL', KEYS[3])
+  else
+    redis.call('SET', KEYS[3], string.format('%.0f %.0f', till, now))
+  end
+  earliest = math.max(now, till)
+end
+
+local lanes = redis.call('HMGET', KEYS[5], 'w1', 'w2', 'f2', 'f3', 'seen', 'all')
+local waits = {tonumber(lanes[1] or 0), tonumber(lanes[2] or 0)}
+local shares = {0, tonumber(lanes[3] or 0), tonumber(lanes[4] or 0)}
+if now < tonumber(lanes[5] or 0) then
+  -- Set back: instants of the other clock mean nothing here.
+  redis.call('DEL', KEYS[4])
+  waits, shares = {0, 0}, {0, 0, 0}
+end
+local returned = {}
+if of_everything == 0 then
+  returned = redis.call('ZRANGEBYSCORE', KEYS[4], string.format('%.0f', earliest), string.format('%.0f', latest))
+end
+local used = 0
+local others, share_of_everything, by_everything = 0, tonumber(lanes[6] or 0), false
+if free_of_everything then
+  -- While other apps wait for everything, each gets as much of it.
+  redis.call('ZREMRANGEBYSCORE', KEYS[7], '-inf', string.format('%.0f', now))
+  others = redis.call('ZCARD', KEYS[7]) - (redis.call('ZSCORE', KEYS[7], KEYS[1]) and 1 or 0)
+  if share_of_everything > now + 2 * horizon + of_everything * (others + 1) then
+    share_of_everything = 0
+  end
+end
+
+local answer, granted, least = {0, now, 0}, 0, nil
+for n = 1, (#ARGV - 4) / 4 do
+  local at = 4 * n + 1
+  local lane, wanted, left, of_campaign =
+    tonumber(ARGV[at]), tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3])
+  local due_of_campaign = of_campaign > 0 and next_free(KEYS[6 + 2 * n], of_campaign)
+  local most_of_campaign = of_campaign > 0 and math.ceil(1000000 / of_campaign)
+  -- The more urgent, the shorter.
+  local limit = now + math.floor(horizon * (7 + lane) / 10)
+  local restricted = (lane > 1 and waits[1] > now) or (lane > 2 and waits[2] > now)
+  local got, wait, by_rate, last = {}, nil, false, now
+  while #got < wanted do
+    local given_back = tonumber(returned[used + 1] or '')
+    local instant = given_back or math.max(free, earliest)
+    local free_of_campaign = 0
+    if of_campaign > 0 then
+      -- In no second more than the cap, however its permits fall between those of the others.
+      local first = tonumber(redis.call('LINDEX', KEYS[7 + 2 * n], most_of_campaign - 1) or '')
+      free_of_campaign = math.max(due_of_campaign, first and first + 1000000 or 0)
+    end
+    if free_of_campaign > instant then
+      given_back = nil
+      instant = math.max(free, earliest)
+      if free_of_campaign > math.max(instant, now + SOON) then
+        wait = free_of_campaign - math.max(instant, now + SOON)
+        break
+      end
+      instant = math.max(instant, free_of_campaign)
+    end
+    if free_of_everything and instant <= limit then
+      instant = math.max(instant, free_of_everything, others > 0 and share_of_everything or 0)
+      by_everything = by_everything or instant > limit
+    end
+    if instant > limit then
+      wait, by_rate = instant - limit, true
+      break
+    end
+    if restricted and shares[lane] > instant then
+      wait, by_rate = math.min(shares[lane] - instant, horizon), true
+      break
+    end
+    if given_back then
+      used = used + 1
+      redis.call('ZREM', KEYS[4], returned[used])
+    else
+      free = instant + interval
+    end
+    if restricted then
+      shares[lane] = instant + SHARE * interval
+    end
+    if of_campaign > 0 then
+      -- What it lost because the app's permits do not fall on its own instants is not lost for good.
+      due_of_campaign = math.max(due_of_campaign, instant - interval) + of_campaign
+      redis.call('LPUSH', KEYS[7 + 2 * n], string.format('%.0f', instant))
+    end
+    if free_of_everything then
+      free_of_everything = instant + of_everything
+      share_of_everything = instant + of_everything * (others + 1)
+    end
+    last = instant
+    got[#got + 1] = instant - now
+  end
+  if lane < 3 then
+    -- Until the last permit that it got, or for so long that whoever asks has asked again.
+    local reserved = left > #got and last > now + horizon / WAITS
+    waits[lane] = by_rate and now + 1000000 or (reserved and last or 0)
+  end
+  if of_campaign > 0 then
+    local kept = string.format('%.0f', math.ceil(of_campaign / 1000) + 60000)
+    redis.call('SET', KEYS[6 + 2 * n], string.format('%.0f', due_of_campaign), 'PX', kept)
+    redis.call('LTRIM', KEYS[7 + 2 * n], 0, most_of_campaign - 1)
+    redis.call('PEXPIRE', KEYS[7 + 2 * n], kept)
+  end
+  if #got == 0 and wait then
+    least = math.min(least or wait, wait)
+  end
+  granted = granted + #got
+  answer[#answer + 1] = got
+end
+redis.call('SET', KEYS[1], string.format('%.0f', free))
+if free_of_everything then
+  redis.call('SET', KEYS[6], string.format('%.0f', free_of_everything))
+  redis.call('HSET', KEYS[5], 'all', string.format('%.0f', share_of_everything))
+  if by_everything then
+    redis.call('ZADD', KEYS[7], string.format('%.0f', now + 1000000), KEYS[1])
+  else
+    redis.call('ZREM', KEYS[7], KEYS[1])
+  end
+end
+redis.call('HSET', KEYS[5], 'w1', string.format('%.0f', waits[1]), 'w2', string.format('%.0f', waits[2]),
+  'f2', string.format('%.0f', shares[2]), 'f3', string.format('%.0f', shares[3]), 'seen', string.format('%.0f', now))
+if granted == 0 then
+  return {1, now, least or 1000}
+end
+answer[3] = least or 0
+return answer
