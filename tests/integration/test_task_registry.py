@@ -63,6 +63,7 @@ def test_the_names_are_fixed(worker: Celery, scheduler: Celery) -> None:
         "disparo.tick.budgets",
         "disparo.tick.recover",
         "disparo.tick.notify",
+        "disparo.tick.tune",
     }
     named = {
         value for value in vars(queue).values() if isinstance(value, str) and value.startswith("disparo.")
