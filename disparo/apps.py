@@ -8,11 +8,11 @@ from sqlalchemy import select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from disparo import db, tokens, tuning
+from disparo import db, portfolios, tokens, tuning
 from disparo import windows as send_windows
 from disparo.actions import history, record_action
 from disparo.errors import InputError, NotFoundError
-from disparo.models import App, Stop
+from disparo.models import App, Portfolio, Stop
 from disparo.settings import APP_NAME, checked_base_url, token_variable
 from disparo.statuses import AppState, Lane
 
@@ -41,6 +41,7 @@ def configure(
     windows: dict[str, str] | None = None,
     token: str | None = None,
     token_scheme: str | None = None,
+    portfolio: str | None = None,
     tune: str | None = None,
 ) -> tuple[App, bool]:
     """Create or change an app; what is left out stays. The second value says whether it is new.
@@ -49,10 +50,12 @@ def configure(
       windows: Lane → send window (`disparo.windows`).
       token: Where its token comes from (`disparo.tokens`): static, partner or universal.
       token_scheme: How it stands in the header: raw or bearer; empty for as its kind has it.
+      portfolio: Whose daily budget it shares (`disparo.portfolios`); empty for none.
       tune: ``on`` to look for the rate that the provider bears (`disparo.tuning`), ``off`` to forget it.
 
     Raises:
       InputError: A value is wrong, or a new app has no id.
+      NotFoundError: There is no such portfolio.
     """
     if not APP_NAME.fullmatch(name):
         raise InputError(f"{name!r} is no app name: use 1 to 40 of a-z, 0-9 and -, for example loja-sul")
@@ -112,6 +115,8 @@ def configure(
         app.token_scheme = token_scheme or None
     if checked:
         app.windows = {**app.windows, **checked}
+    if portfolio is not None:
+        portfolios.join(session, app, portfolio)
     if tune == "on":
         tuning.turn_on(app, db.now(session))
     elif tune == "off":
@@ -218,6 +223,7 @@ def describe(session: Session, app: App) -> dict[str, Any]:
     held = stops(session, app.id)
     whole = next((stop for stop in held if stop.scope == "app"), None)
     token_ends = tokens.ends_at(session, app)
+    portfolio = session.get(Portfolio, app.portfolio_id) if app.portfolio_id else None
     return {
         "name": app.name,
         "id": app.gs_app_id,
@@ -231,6 +237,7 @@ def describe(session: Session, app: App) -> dict[str, Any]:
         "tuning": tuning.describe(app),
         "base_url": app.base_url,
         "windows": dict(app.windows),
+        "portfolio": portfolio.name if portfolio else None,
         "token_kind": app.token_kind,
         "token_scheme": app.token_scheme,
         "token_ends_at": token_ends.isoformat() if token_ends else None,

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import TextClause, text
 from sqlalchemy.orm import Session
 
-from disparo import suppressions
+from disparo import portfolios, suppressions
 from disparo.counters import DELTAS_OF_CHANGED
 from disparo.statuses import Lane, Status
 
@@ -157,24 +157,29 @@ def take_messages(session: Session, app_id: int, message_ids: Sequence[int], hol
 _LOCK_OF_OWNER = "hashtextextended(:owner, 0)"
 
 
-def _claim_statement(which: str, is_over: str) -> TextClause:
+def _claim_statement(which: str, is_over: str, *, limited: bool = False) -> TextClause:
+    """The claim of rows ``which``; of an app whose daily budget is limited, that with ``limited`` alone claims."""
+    unless = "true" if limited else f"NOT {portfolios.IS_LIMITED}"
     return text(f"""
         WITH claiming AS MATERIALIZED (
-            SELECT true AS held FROM pg_advisory_xact_lock_shared({_LOCK_OF_OWNER})),
+            SELECT {unless} AS allowed FROM pg_advisory_xact_lock_shared({_LOCK_OF_OWNER})),
         picked AS (
-            SELECT m.id, coalesce(m.template, c.template) AS its_template, c.version AS its_version,
+            SELECT m.id, m.recipient_key, coalesce(m.template, c.template) AS its_template, c.version AS its_version,
                 {is_over} AS is_over, {suppressions.REASON} AS why_not
             FROM messages m LEFT JOIN campaigns c ON c.id = m.campaign_id
-            WHERE (SELECT held FROM claiming) AND {which} AND m.app_id = :app_id AND m.status = 'pending'
+            WHERE (SELECT allowed FROM claiming) AND {which} AND m.app_id = :app_id AND m.status = 'pending'
                 AND (m.due_at IS NULL OR m.due_at <= :now) AND (m.not_after IS NULL OR m.not_after > :now)
                 AND (c.id IS NULL OR (c.state = 'running' AND (c.not_after IS NULL OR c.not_after > :now)))
                 AND {MESSAGE_MAY_GO}
             ORDER BY m.id LIMIT :limit FOR UPDATE OF m SKIP LOCKED),
+        {portfolios.FITTING + "," if limited else ""}
         claimed AS (
             UPDATE messages m SET status = 'sending', claimed_by = :owner, claimed_at = :now, claims = claims + 1,
                 version = its_version
-            FROM picked WHERE m.id = picked.id AND NOT is_over AND why_not IS NULL
+            FROM {"fitting AS picked" if limited else "picked"}
+            WHERE m.id = picked.id AND NOT is_over AND why_not IS NULL {"AND fits" if limited else ""}
             RETURNING m.*, its_template),
+        {portfolios.COUNTING + "," if limited else ""}
         passed_over AS (
             UPDATE messages m SET status = CASE WHEN is_over THEN 'cancelled' ELSE 'suppressed' END, settled_at = :now,
                 code = CASE WHEN is_over THEN m.code ELSE '{suppressions.CODE}' END,
@@ -185,38 +190,51 @@ def _claim_statement(which: str, is_over: str) -> TextClause:
             SELECT campaign_id, 'pending' AS before, status FROM claimed
             UNION ALL SELECT campaign_id, 'pending', status FROM passed_over),
         {DELTAS_OF_CHANGED}
-        SELECT (SELECT count(*) FROM passed_over) AS passed_over, id, claims, app_id, lane, campaign_id, its_template,
-            recipient, attempts - forgiven, version, CAST(params AS text), CAST(content AS text)
+        SELECT (SELECT allowed FROM claiming) AS allowed, (SELECT count(*) FROM passed_over) AS passed_over,
+            id, claims, app_id, lane, campaign_id, its_template, recipient, attempts - forgiven, version,
+            CAST(params AS text), CAST(content AS text)
         FROM (SELECT 1) AS one LEFT JOIN claimed ON true""")
 
 
 # What nobody has claimed yet was cancelled with the payment itself.
-_CLAIM_IDS = _claim_statement("m.id = ANY(:ids)", f"m.claims > 0 AND {PAID_OR_BOUGHT}")
+_IDS = ("m.id = ANY(:ids)", f"m.claims > 0 AND {PAID_OR_BOUGHT}")
 # What was put back is due by itself, and named by its id.
-_CLAIM_BATCH = _claim_statement(
+_BATCH = (
     """m.due_at IS NULL AND m.campaign_id = (SELECT campaign_id FROM batches WHERE id = :batch_id)
     AND m.id BETWEEN (SELECT first_message_id FROM batches WHERE id = :batch_id)
     AND (SELECT last_message_id FROM batches WHERE id = :batch_id)""",
     "false",
 )
+_CLAIM_IDS, _CLAIM_IDS_IN_BUDGET = _claim_statement(*_IDS), _claim_statement(*_IDS, limited=True)
+_CLAIM_BATCH, _CLAIM_BATCH_IN_BUDGET = _claim_statement(*_BATCH), _claim_statement(*_BATCH, limited=True)
 
 
 def claim(session: Session, job: Job, limit: int, owner: str, now: datetime) -> list[Claimed]:
     """Claim up to ``limit`` rows of a job for ``owner``: in order, due, not expired, wanted.
 
     Rows on the way whose recipient must not be written to become ``suppressed``; those that were paid for, or whose
-    cart was bought, while a worker had them become ``cancelled``. Two callers never get the same
-    row. The caller commits before it sends; rows of an uncommitted claim are nobody's.
+    cart was bought, while a worker had them become ``cancelled``. Of an app with a daily budget no more than that
+    allows, counted in this transaction (`disparo.portfolios`). Two callers never get the same row. The caller
+    commits before it sends; rows of an uncommitted claim are nobody's.
     """
     values: dict[str, object] = {"app_id": job.app_id, "now": now, "owner": owner}
     values |= {"ids": list(job.message_ids)} if job.batch_id is None else {"batch_id": job.batch_id}
     statement = _CLAIM_IDS if job.batch_id is None else _CLAIM_BATCH
+    in_budget = _CLAIM_IDS_IN_BUDGET if job.batch_id is None else _CLAIM_BATCH_IN_BUDGET
     claimed: list[Claimed] = []
     passed_over = -1
     while passed_over and len(claimed) < limit:
-        rows = session.execute(statement, values | {"limit": limit - len(claimed)}).all()
-        passed_over = rows[0][0]
-        claimed += [Claimed(*row[1:]) for row in rows if row.id is not None]
+        wanted = values | {"limit": limit - len(claimed)}
+        rows = session.execute(statement, wanted).all()
+        # The statement itself says so, which also holds when the limit was set a moment ago.
+        if not rows[0].allowed:
+            budget = portfolios.budget(session, job.app_id, lock=True)
+            if budget is None:
+                continue
+            wanted |= {"portfolio_id": budget.portfolio_id, "room": budget.room}
+            rows = session.execute(in_budget, wanted).all()
+        passed_over = rows[0].passed_over
+        claimed += [Claimed(*row[2:]) for row in rows if row.id is not None]
     return sorted(claimed, key=lambda row: row.id)
 
 

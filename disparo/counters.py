@@ -13,8 +13,8 @@ from sqlalchemy.orm import Session
 
 from disparo.statuses import Status
 
-#: Deltas younger than this stay apart, because the present rate is read from them.
-FOLD_AFTER = timedelta(seconds=60)
+#: Deltas younger than this stay apart, because the speed of the last minute is read from them.
+FOLD_AFTER = timedelta(seconds=70)
 
 #: SQL: a CTE that writes the deltas of a CTE ``changed (campaign_id, before, status)``, a row per message.
 DELTAS_OF_CHANGED = """
@@ -62,18 +62,25 @@ def counts(session: Session, campaign_ids: list[int]) -> dict[int, dict[str, int
     return {campaign_id: {str(status): n for status, n in row.items()} for campaign_id, row in found.items()}
 
 
-def recent_rate(session: Session, campaign_id: int, now: datetime, *, seconds: int = 10) -> float:
-    """Messages per second that got an answer within the last ``seconds``."""
-    since, n = session.execute(
+def recent_answers(
+    session: Session, campaign_id: int, now: datetime, *, seconds: float
+) -> list[tuple[datetime, int]]:
+    """How many messages got an answer at which instant of the last ``seconds``, in order.
+
+    An answered message leaves ``sending``: what a person decides, or a webhook reports, is no answer.
+    """
+    rows = session.execute(
         text("""
-            SELECT min(at), coalesce(sum(n), 0) FROM counter_deltas
-            WHERE campaign_id = :id AND at > :since AND status IN ('accepted', 'failed', 'unknown') AND n > 0"""),
-        {"id": campaign_id, "since": now - timedelta(seconds=seconds)},
-    ).one()
-    if since is None:
-        return 0.0
-    seconds_of_it: float = max(1.0, (now - since).total_seconds())
-    return float(n) / seconds_of_it
+            SELECT at, least(
+                sum(n) FILTER (WHERE n > 0 AND status IN ('accepted', 'failed', 'unknown')),
+                -sum(n) FILTER (WHERE n < 0 AND status = 'sending')) AS n
+            FROM counter_deltas WHERE campaign_id = :id AND at > :since AND at <= :now
+            GROUP BY at HAVING sum(n) FILTER (WHERE n > 0 AND status IN ('accepted', 'failed', 'unknown')) > 0
+                AND sum(n) FILTER (WHERE n < 0 AND status = 'sending') < 0
+            ORDER BY at"""),
+        {"id": campaign_id, "since": now - timedelta(seconds=seconds), "now": now},
+    )
+    return [(at, int(n)) for at, n in rows]
 
 
 def fold(session: Session, now: datetime) -> int:

@@ -26,7 +26,7 @@ from uuid import UUID, uuid4
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from disparo import actions, apps, log, recovery, reminders, stops
+from disparo import actions, apps, log, portfolios, recovery, reminders, stops
 from disparo.counters import DELTAS_OF_CHANGED, add_deltas
 from disparo.errors import ConflictError
 from disparo.statuses import Status
@@ -497,6 +497,7 @@ def restored(
     ).all()
     unknown: dict[str | None, int] = {name: int(n) for name, n in rows}
     _begin_anew(session)
+    portfolios.count_all_anew(session)
     # The mark before the stops: a trip that comes in between waits for it, and then finds that it is decided.
     mark = _decide(session, seen)
     _lift(session, now, (RESTORED, FOREIGN))

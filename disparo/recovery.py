@@ -237,6 +237,10 @@ def notice_clock_set_back(session: Session, now: datetime) -> bool:
         """UPDATE batches SET released_at = least(released_at, :now), held_at = least(held_at, :now)
            WHERE state = 'released' AND greatest(released_at, held_at) BETWEEN :now AND :was""",
         "UPDATE workers SET seen_at = :now WHERE seen_at BETWEEN :now AND :was",
+        # Locked first, because a claim locks one before it touches its recipients.
+        "SELECT 1 FROM portfolios ORDER BY id FOR NO KEY UPDATE",
+        "UPDATE portfolio_recipients SET last_at = :now WHERE last_at > :now",
+        "UPDATE portfolios SET updated_at = :now WHERE updated_at > :now",
     ):
         session.execute(text(statement), values)
     return True

@@ -9,6 +9,7 @@ from itertools import islice
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from disparo import portfolios
 from disparo.batches import (
     ALIVE_WITHIN,
     CAMPAIGN_MAY_GO,
@@ -138,6 +139,8 @@ class _Waiting:
     max_per_second: float | None = None
     #: How many more of its first rows may leave; None: all of them.
     first_left: int | None = None
+    #: Whether the daily budget has room for recipients that it has not written to yet.
+    fits: bool = True
     #: How many of its rows may be named now, of what its lane has room for, and how many by each job.
     room: int = 0
     size: int = 1
@@ -214,7 +217,8 @@ def release(
     Each lane of an app has a room of its own (`ahead_rows`), so that nothing which waits in one delays another here;
     it is filled again when half of it is free. Within a lane, campaigns and single messages take turns by weight.
     Within a campaign, what was handed back comes first, then retries and new rows by half. Nothing under a stop is
-    named. One caller at a time (the tick's lock). The caller commits, then enqueues the jobs.
+    named, nor what a used up daily budget holds. One caller at a time (the tick's lock). The caller commits, then
+    enqueues the jobs.
 
     The number of statements does not depend on the number of apps and campaigns.
 
@@ -226,7 +230,7 @@ def release(
       Jobs, those of payments first, then of utility, then of marketing.
     """
     turns = turns or Turns()
-    values = {"now": now, "silent": _silent(session, now)}
+    values = {"now": now, "silent": _silent(session, now), "full": portfolios.full(session)}
     rooms = _rooms(session, values, turns, frozenset(shut))
     _look(session, values, rooms)
     jobs: list[Job] = []
@@ -250,18 +254,22 @@ def _silent(session: Session, now: datetime) -> datetime:
     return now - SILENT_AFTER if alive else _LONG_AGO
 
 
+_SINGLE_FITS = portfolios.message_fits("m", "m.template")
+
 # An app without anything to send costs a look per lane into an index.
 _APPS = text(f"""
     SELECT a.id, least(a.rate, CASE WHEN a.tuning THEN a.tuned_rate END, (SELECT max_per_second FROM installation)),
         ARRAY(SELECT l.lane FROM unnest(CAST(:lanes AS text[])) AS l (lane) WHERE EXISTS (
             SELECT 1 FROM messages m
-            WHERE m.app_id = a.id AND m.campaign_id IS NULL AND m.lane = l.lane AND {_IS_DUE} AND {SINGLE_MAY_GO}))
+            WHERE m.app_id = a.id AND m.campaign_id IS NULL AND m.lane = l.lane AND {_IS_DUE} AND {SINGLE_MAY_GO}
+                AND {_SINGLE_FITS}))
     FROM apps a WHERE NOT EXISTS (
         SELECT 1 FROM stops s WHERE s.app_id = a.id AND s.scope = 'app' AND s.ended_at IS NULL)""")
 
 _CAMPAIGNS = text(f"""
     SELECT c.app_id, c.lane, c.id, c.weight, c.max_per_second, CASE WHEN c.first IS NOT NULL THEN
-        c.first - (SELECT coalesce(sum(b.size), 0) FROM batches b WHERE b.campaign_id = c.id) END
+        c.first - (SELECT coalesce(sum(b.size), 0) FROM batches b WHERE b.campaign_id = c.id) END,
+        {portfolios.CAMPAIGN_FITS}
     FROM campaigns c WHERE c.state = 'running' AND {CAMPAIGN_MAY_GO}""")
 
 #: SQL: rows of batch ``b`` that wait for a claim. Its size says how many it had.
@@ -282,17 +290,19 @@ def _rooms(
 ) -> dict[tuple[int, str], _Room]:
     """The lanes that have room, with everybody who may have something to name."""
     apps = session.execute(_APPS, {**values, "lanes": [str(lane) for lane in Lane]}).all()
-    campaigns = session.execute(_CAMPAIGNS).all()
+    campaigns = session.execute(_CAMPAIGNS, {"full": values["full"]}).all()
     ones: dict[tuple[int, str], list[_Waiting]] = defaultdict(list)
     rates = {}
     for app_id, rate, lanes in apps:
         rates[app_id] = rate
         for lane in lanes:
             ones[app_id, lane].append(_Waiting(app_id, lane, None))
-    for app_id, lane, campaign_id, weight, max_per_second, left in campaigns:
+    for app_id, lane, campaign_id, weight, max_per_second, left, fits in campaigns:
         if campaign_id not in shut and app_id in rates:
             first_left = None if left is None else max(0, int(left))
-            ones[app_id, lane].append(_Waiting(app_id, lane, campaign_id, weight, max_per_second, first_left))
+            ones[app_id, lane].append(
+                _Waiting(app_id, lane, campaign_id, weight, max_per_second, first_left, fits)
+            )
     turns.keep(ones.keys())
     if not ones:
         return {}
@@ -322,10 +332,12 @@ def _rooms(
 _CAMPAIGN_DUE = f"""
     SELECT m.id FROM messages m
     WHERE m.app_id = c.app_id AND m.campaign_id = c.id AND m.lane = c.lane AND {_IS_DUE} AND {MESSAGE_MAY_GO}
+        AND {portfolios.message_fits("m", "coalesce(m.template, c.template)")}
     ORDER BY m.due_at, m.id LIMIT a.n"""
 _SINGLE_DUE = f"""
     SELECT m.id FROM messages m
     WHERE m.app_id = a.app_id AND m.campaign_id IS NULL AND m.lane = a.lane AND {_IS_DUE} AND {SINGLE_MAY_GO}
+        AND {_SINGLE_FITS}
     ORDER BY m.due_at, m.id LIMIT a.n"""
 _NEW = """
     SELECT m.id FROM messages m
@@ -361,7 +373,9 @@ def _look(session: Session, values: Mapping[str, object], rooms: Mapping[tuple[i
         one.due, one.new = (n if n < one.size else one.room for n in (due, new))
         if one.first_left is not None:
             one.new = min(one.new, one.first_left)
-    ids = [one.campaign_id for one in ones if one.campaign_id is not None]
+        if not one.fits:
+            one.new = 0
+    ids = [one.campaign_id for one in ones if one.campaign_id is not None and one.fits]
     for batch_id, app_id, lane, campaign_id, size, left in session.execute(_HANDED_BACK, {"ids": ids}):
         rooms[app_id, lane].ones[campaign_id].again.append((batch_id, size, left))
 

@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from disparo import campaigns
+from disparo import progress
 from disparo.actions import record_progress
 from disparo.batches import PAID_OR_BOUGHT
 from disparo.counters import DELTAS_OF_CHANGED
@@ -174,7 +174,7 @@ def begin(
     ).one()
     if not found.ids:
         there = ", ".join(
-            f"{one['code']} ({one['count']:,})" for one in campaigns.failures(session, campaign.id)
+            f"{one['code']} ({one['count']:,})" for one in progress.failures(session, campaign.id)
         )
         raise NotFoundError(
             f"no message of {campaign.name} failed with {' or '.join(codes)}; "
@@ -298,7 +298,7 @@ def may_have_been_sent(code: str, table: Table = TABLE) -> bool:
 
 
 def worth_retrying(failures: list[dict[str, Any]], table: Table = TABLE) -> list[dict[str, Any]]:
-    """Of a campaign's failures (`campaigns.failures`) those by a fault that is mended or passes by itself.
+    """Of a campaign's failures (`progress.failures`) those by a fault that is mended or passes by itself.
 
     What failed for its own recipient or content would fail again.
     """

@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy import Row, select, text
 from sqlalchemy.orm import Session
 
-from disparo import actions, apps, notifications
+from disparo import actions, apps, notifications, portfolios
 from disparo.apps import OPERATOR
 from disparo.batches import Job
 from disparo.errors import ConflictError
@@ -294,15 +294,16 @@ _CANDIDATE = text(f"""
             (SELECT m.id, m.lane, m.template FROM batches b JOIN messages m
                 ON m.campaign_id = c.id AND m.id BETWEEN b.first_message_id AND b.last_message_id
              WHERE b.app_id = c.app_id AND b.campaign_id = c.id AND b.state <> 'done' AND m.due_at IS NULL
-                AND {_MAY_LEAVE} LIMIT 1)
+                AND {_MAY_LEAVE} AND {portfolios.CAMPAIGN_FITS} LIMIT 1)
             UNION ALL
             (SELECT m.id, m.lane, m.template FROM messages m
              WHERE m.app_id = c.app_id AND m.campaign_id = c.id AND m.lane = c.lane AND m.due_at <= :now
-                AND {_MAY_LEAVE} ORDER BY m.due_at, m.id LIMIT 1)
+                AND {_MAY_LEAVE} AND {portfolios.message_fits("m", "coalesce(m.template, c.template)")}
+             ORDER BY m.due_at, m.id LIMIT 1)
             UNION ALL
             (SELECT m.id, m.lane, m.template FROM messages m
              WHERE m.campaign_id = c.id AND m.id > c.released_to AND c.first IS NULL AND m.due_at IS NULL
-                AND {_MAY_LEAVE} ORDER BY m.id LIMIT 1)
+                AND {_MAY_LEAVE} AND {portfolios.CAMPAIGN_FITS} ORDER BY m.id LIMIT 1)
             LIMIT 1) AS one
         WHERE c.app_id = :app_id AND c.state = 'running' AND c.id <> ALL(:shut)
             AND {_OF_WIDTH.format("c")} AND {_NOT_UNDER_ANOTHER.format("c")}
@@ -312,6 +313,7 @@ _CANDIDATE = text(f"""
             SELECT m.id, m.lane, m.template FROM messages m
             WHERE m.app_id = :app_id AND m.campaign_id IS NULL AND m.lane = l.lane AND m.due_at <= :now
                 AND {_MAY_LEAVE} AND {_OF_WIDTH.format("m")} AND {_NOT_UNDER_ANOTHER.format("m")}
+                AND {portfolios.message_fits("m", "m.template")}
             ORDER BY m.due_at, m.id LIMIT 1) AS one) AS found
     WHERE {_OF_WIDTH.format("found")} AND {_NOT_UNDER_ANOTHER.format("found")}
     ORDER BY array_position(ARRAY['marketing', 'utility', 'payment'], found.lane), found.id LIMIT 1""")
@@ -335,6 +337,7 @@ def _name(
             "key": stop.key,
             "now": now,
             "shut": list(shut),
+            "full": portfolios.full(session),
         },
     ).one_or_none()
     if found is None:

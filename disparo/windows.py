@@ -1,13 +1,13 @@
 """Send windows: on which weekdays and between which hours messages may leave; pure.
 
-A window is read from a short text such as ``mon-fri 8-20, sat 8-14`` and answers two questions: is it
-open now, and when does it open next. Hours are those that a clock on the wall shows in the zone of the
+A window is read from a short text such as ``mon-fri 8-20, sat 8-14`` and answers three questions: is it
+open now, when does it open next, and when does it close. Hours are those that a clock on the wall shows in the zone of the
 app, so a window of 08:00 to 20:00 keeps to them on the days on which the clocks change.
 """
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from itertools import pairwise
@@ -81,16 +81,48 @@ class Window:
         """
         if self.is_open(now, zone):
             return now.astimezone(UTC)
+        instants = self._instants(now, zone, [[start for start, _ in spans] for spans in self.week])
+        return next((at for at in instants if at >= now and self.is_open(at, zone)), None)
+
+    def next_closing(self, now: datetime, zone: ZoneInfo) -> datetime | None:
+        """Give the first instant from ``now`` on at which the window is closed, in UTC.
+
+        That is ``now`` itself while it is closed. None when it stays open for the next fifteen days.
+        """
+        if not self.is_open(now, zone):
+            return now.astimezone(UTC)
+        if self == ALWAYS:
+            return None
+        instants = self._instants(now, zone, [[end for _, end in spans] for spans in self.week])
+        return next((at for at in instants if at >= now and not self.is_open(at, zone)), None)
+
+    def open_spans(self, now: datetime, zone: ZoneInfo) -> Iterator[tuple[datetime, datetime | None]]:
+        """Give the spans (UTC) in which the window is open from ``now`` on, without end; None: not seen to close."""
+        opens = self.next_opening(now, zone)
+        while opens is not None:
+            closes = self.next_closing(opens, zone)
+            yield opens, closes
+            opens = None if closes is None else self.next_opening(closes, zone)
+
+    def _instants(self, now: datetime, zone: ZoneInfo, minutes: Sequence[Sequence[int]]) -> list[datetime]:
+        """Give the instants (UTC) around and after ``now`` at which it may open or close, in order.
+
+        Args:
+          minutes: By weekday, Monday first: minutes after its midnight.
+        """
         today = now.astimezone(zone).date()
         instants = set(_clock_changes(today, zone))
-        for offset in range(_HORIZON_DAYS):
+        # What began yesterday may end today.
+        for offset in range(-1, _HORIZON_DAYS):
             day = today + timedelta(days=offset)
-            for start, _ in self.week[day.weekday()]:
-                wall = datetime.combine(day, time(start // 60, start % 60), zone)
+            for minute in minutes[day.weekday()]:
+                further, rest = divmod(minute, _MINUTES_OF_DAY)
+                clock = time(rest // 60, rest % 60)
+                wall = datetime.combine(day + timedelta(days=further), clock, zone)
                 # An hour that comes twice opens the window twice; one that is skipped gives two
                 # instants outside it, and the change of the clocks itself is the opening.
                 instants |= {wall.astimezone(UTC), wall.replace(fold=1).astimezone(UTC)}
-        return next((at for at in sorted(instants) if at >= now and self.is_open(at, zone)), None)
+        return sorted(instants)
 
     def __str__(self) -> str:
         if self == ALWAYS:

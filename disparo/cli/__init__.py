@@ -20,6 +20,7 @@ from disparo.cli import (
     demo,
     message,
     pix,
+    portfolio,
     reminder,
     sandbox,
     send,
@@ -51,6 +52,7 @@ for _verb in (
     campaign_control.cancel,
 ):
     campaign.cli.command()(_verb)
+cli.add_typer(portfolio.cli, name="portfolio", help="Businesses: numbers that share a daily budget.")
 cli.add_typer(campaign.cli, name="campaign", help="One content for many recipients.")
 cli.add_typer(message.cli, name="message", help="Single messages, looked up.")
 cli.add_typer(reminder.cli, name="reminder", help="Abandoned carts.")

@@ -54,6 +54,10 @@ def set_(
     token_scheme: Annotated[
         str | None, typer.Option(help="How the token is sent: raw or bearer; '' for as its kind has it.")
     ] = None,
+    portfolio: Annotated[
+        str | None,
+        typer.Option(help="The business whose daily budget it shares (`disparo portfolio`); '' for none."),
+    ] = None,
     tune: Annotated[
         str | None,
         typer.Option(
@@ -83,6 +87,7 @@ def set_(
             windows=windows or None,
             token=token,
             token_scheme=token_scheme,
+            portfolio=portfolio,
             tune=tune,
         )
         found = apps.describe(session, app)

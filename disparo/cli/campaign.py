@@ -27,6 +27,7 @@ from disparo.cli.output import (
     print_stop,
     print_table,
     say,
+    waiting,
 )
 from disparo.errors import InputError
 
@@ -106,11 +107,11 @@ def _share(text: str | None) -> float | None:
 
 def status_of(connections: "Connections", name: str) -> dict[str, Any]:
     """The status of a campaign, now."""
-    from disparo import campaigns, db
+    from disparo import campaigns, db, progress
 
     with connections.session() as session:
         campaign = campaigns.get(session, name)
-        return campaigns.status(session, campaign, db.now(session), connections.settings.zone)
+        return progress.status(session, campaign, db.now(session), connections.settings.zone)
 
 
 def follow(connections: "Connections", name: str, fail_over: float | None = None) -> int:
@@ -119,7 +120,7 @@ def follow(connections: "Connections", name: str, fail_over: float | None = None
 
     alone_since: float | None = None
     try:
-        with Progress(name) as progress:
+        with Progress(name, connections.settings.zone) as progress:
             while True:
                 found = status_of(connections, name)
                 progress.update(found)
@@ -196,16 +197,21 @@ def show_status(connections: "Connections", name: str, as_json: bool) -> None:
     if found["limited_by"] != "none":
         # What a stop says stands below.
         told = found["pause_reason"] in [None, *(stop["reason"] for stop in found["stops"])]
-        say(f"  limited by {found['limited_by']}" + ("" if told else f": {found['pause_reason']}"))
+        why = waiting(found, connections.settings.zone) if told else found["pause_reason"]
+        say(f"  limited by {found['limited_by']}" + (f": {why}" if why else ""))
     for stop in found["stops"]:
         print_stop(stop, connections.settings.zone)
     if found["state"] == "scheduled":
-        say(f"  begins at {minute(found['launch_at'], connections.settings.zone)}")
-    if found["next_try_at"]:
+        end = (
+            f", ends at about {minute(found['eta_at'], connections.settings.zone)}" if found["eta_at"] else ""
+        )
+        say(f"  begins at {minute(found['launch_at'], connections.settings.zone)}{end}")
+    if found["next_try_at"] and found["limited_by"] != "pair":
         first = datetime.fromisoformat(found["next_try_at"]).astimezone(connections.settings.zone)
         say(f"  what is left was refused for now; the first is tried again at {first:%Y-%m-%d %H:%M:%S}")
     if found["state"] == "running" and (found["counts"]["pending"] or found["counts"]["sending"]):
-        say(f"  {found['rate']:g}/s, {duration(found['eta_seconds'])} left")
+        end = f", until {minute(found['eta_at'], connections.settings.zone)}" if found["eta_at"] else ""
+        say(f"  {found['rate']:g}/s, {duration(found['eta_seconds'])} left{end}")
     if any(entry["verb"] != "launch" for entry in found["history"]):
         for entry in found["history"][: actions.SHOWN]:
             say(f"  {actions.in_words(entry, connections.settings.zone)}")
@@ -231,10 +237,10 @@ def watch(name: Name, as_json: JSON = False) -> None:
 @cli.command("list")
 def list_(as_json: JSON = False) -> None:
     """All campaigns, newest first."""
-    from disparo import campaigns
+    from disparo import progress
 
     with connected() as connections, connections.session() as session:
-        found = campaigns.listing(session)
+        found = progress.listing(session)
     if as_json:
         return print_json(found)
     if not found:

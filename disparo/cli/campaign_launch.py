@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from disparo.campaigns import CampaignFile
     from disparo.connections import Connections
     from disparo.models import App, Campaign, Import
+    from disparo.progress import Preflight
     from disparo.recipients import Loaded
     from disparo.rejects import RejectsFile
 
@@ -101,7 +102,7 @@ def import_and_launch(
         # Asked before anything is stored, so that nothing is launched which nobody could take up.
         connections.limiter.was_emptied()
         if not yes and sys.stdin.isatty():
-            _ask(reader, opened, prepared, payment=payment)
+            _ask(connections, reader, opened, prepared, payment=payment)
         with connections.sessions() as session, db.unavailable_as_sentence():
             campaign, loaded = campaigns.create(
                 session,
@@ -177,10 +178,32 @@ def launched(
     left += [counted(loaded.duplicates, "duplicate")] if loaded.duplicates else []
     where = f"; each with its reason in {rejects_file.path}" if rejects_file.path else ""
     (note if quiet else say)(f"{told} ({', '.join(left)}{where})" if left else told)
+    _tell_budget(_preflight_of(session, prepared, campaign))
     if prepared.launch_at:
         note(f"begins at {instants.describe(prepared.launch_at, prepared.zone)}")
     if campaign.first:
         note(f"pauses by itself when the first {campaign.first:,} have left")
+
+
+def _preflight_of(session: "Session", prepared: Prepared, campaign: "Campaign") -> "Preflight":
+    from disparo import portfolios, progress
+
+    budget = portfolios.budget(session, campaign.app_id) if campaign.template else None
+    new = portfolios.uncounted_of(session, budget, campaign.id) if budget else 0
+    return progress.preflight(
+        session, prepared.app, prepared.file, campaign.total, prepared.now, prepared.zone,
+        begins_at=prepared.launch_at, recipients=new,
+    )  # fmt: skip
+
+
+def _tell_budget(flight: "Preflight") -> None:
+    budget = flight.budget
+    if budget is not None and flight.exceeds:
+        note(
+            f"warning: {budget.used:,} of the {budget.limit:,} recipients that {budget.name} may write to in 24 hours are "
+            f"used, and this has {flight.recipients:,} more: the rest waits, and all have left in about "
+            f"{duration(flight.seconds)}"
+        )
 
 
 def _write_all_rejects(reader: Any, opened: Any, rejects_file: Any) -> None:
@@ -192,8 +215,9 @@ def _write_all_rejects(reader: Any, opened: Any, rejects_file: Any) -> None:
             rejects_file.write(row, found.reason, found.explanation)
 
 
-def _ask(reader: Any, opened: Any, prepared: Prepared, *, payment: bool) -> None:
+def _ask(connections: "Connections", reader: Any, opened: Any, prepared: Prepared, *, payment: bool) -> None:
     """Show what would happen and let the person type the number (PIX: the sum) before anything is stored."""
+    from disparo import progress
     from disparo.recipients import Recipient
 
     good, phones, total = 0, set(), 0
@@ -210,10 +234,17 @@ def _ask(reader: Any, opened: Any, prepared: Prepared, *, payment: bool) -> None
             phones.add(found.recipient_key)
             total += found.amount_cents or 0
     told = f"{good:,} rows can be sent to {len(phones):,} phones"
-    ask_for(prepared, good, yes=False, told=told, cents=total if payment else None)
+    with connections.session() as session:
+        flight = progress.preflight(
+            session, prepared.app, prepared.file, good, prepared.now, prepared.zone,
+            begins_at=prepared.launch_at, recipients=phones,
+        )  # fmt: skip
+    ask_for(prepared, good, flight, yes=False, told=told, cents=total if payment else None)
 
 
-def ask_for(prepared: Prepared, n: int, *, yes: bool, told: str, cents: int | None = None) -> None:
+def ask_for(
+    prepared: Prepared, n: int, flight: "Preflight", *, yes: bool, told: str, cents: int | None = None
+) -> None:
     """Let the person type ``n``, or the sum of ``cents``; on a terminal only, and unless ``yes``."""
     from disparo.rendering import brl
 
@@ -222,7 +253,10 @@ def ask_for(prepared: Prepared, n: int, *, yes: bool, told: str, cents: int | No
     real = prepared.base_url.endswith("gupshup.io")
     note(f"campaign {prepared.file.name}, lane {prepared.file.lane}, app {prepared.file.app}")
     note(f"to {'the REAL endpoint' if real else 'a stand-in'} {prepared.base_url}")
-    note(f"{told}, in about {duration(n / prepared.app.rate)} at {prepared.app.rate:g}/s")
+    begins_in = max(0.0, (prepared.launch_at - prepared.now).total_seconds()) if prepared.launch_at else 0.0
+    lasts = None if flight.seconds is None else flight.seconds - begins_in
+    note(f"{told}, in about {duration(lasts)} at {flight.rate:g}/s")
+    _tell_budget(flight)
     if cents is not None:
         note(f"sum {brl(cents)}")
     what = "the number of messages" if cents is None else "the sum in reais"

@@ -39,7 +39,7 @@ def relaunch(
     quiet: bool,
 ) -> str:
     """Check, move in pages, launch; the campaign's name."""
-    from disparo import campaigns, db, relaunches
+    from disparo import campaigns, db, progress, relaunches
     from disparo.rejects import RejectsFile
 
     parsed = prepared.file
@@ -58,7 +58,11 @@ def relaunch(
         session.commit()
         connections.limiter.was_emptied()
         if not unfinished:
-            ask_for(prepared, fit, yes=yes, told=f"{counted(fit, 'message')} of {old_name} may move")
+            flight = progress.preflight(
+                session, prepared.app, parsed, fit, prepared.now, prepared.zone,
+                begins_at=prepared.launch_at, recipients=fit,
+            )  # fmt: skip
+            ask_for(prepared, fit, flight, yes=yes, told=f"{counted(fit, 'message')} of {old_name} may move")
         campaign, loaded = campaigns.create(
             session,
             prepared.app,

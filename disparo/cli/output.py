@@ -102,7 +102,7 @@ def counted(n: int, what: str) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """``3 h 28 min``, ``41 s``, or a dash."""
+    """``3 days 4 h``, ``3 h 28 min``, ``41 s``, or a dash."""
     if seconds is None:
         return "–"
     whole = round(seconds)
@@ -110,4 +110,23 @@ def duration(seconds: float | None) -> str:
         return f"{whole} s"
     if whole < 7200:
         return f"{whole // 60} min"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    if whole < 48 * 3600:
+        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    return f"{whole // 86400:,} days {whole % 86400 // 3600} h"
+
+
+def waiting(status: dict[str, Any], zone: ZoneInfo) -> str:
+    """What a campaign waits for, as its status tells, and until when; empty where that is not known."""
+    until, budget = minute(status["until"], zone), status["budget"]
+    match status["limited_by"]:
+        case "window" if until:
+            return f"it opens at {until}"
+        case "budget" if budget["counting"]:
+            return f"whom the apps of {budget['portfolio']} have written to is being counted"
+        case "budget":
+            used = f"{budget['used']:,} of {budget['limit']:,} recipients in 24 hours are used by {budget['portfolio']}"
+            return f"{used}; the next at {until}" if until else used
+        case "pair" if status["until"]:
+            first = datetime.fromisoformat(status["until"]).astimezone(zone)
+            return f"each waits for its recipient's turn, the first until {first:%Y-%m-%d %H:%M:%S}"
+    return ""

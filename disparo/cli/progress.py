@@ -4,8 +4,9 @@ import sys
 import time
 from types import TracebackType
 from typing import Any, Self
+from zoneinfo import ZoneInfo
 
-from disparo.cli.output import duration, note
+from disparo.cli.output import duration, note, waiting
 
 #: Seconds between two plain lines.
 LINE_SECONDS = 5.0
@@ -14,8 +15,8 @@ LINE_SECONDS = 5.0
 class Progress:
     """Shows statuses of one campaign as they come."""
 
-    def __init__(self, name: str) -> None:
-        self._name = name
+    def __init__(self, name: str, zone: ZoneInfo) -> None:
+        self._name, self._zone = name, zone
         self._bar: Any = None
         self._task: Any = None
         self._told_at = float("-inf")
@@ -41,13 +42,14 @@ class Progress:
         return self
 
     def update(self, found: dict[str, Any]) -> None:
-        """Show a status as `disparo.campaigns.status` gives it."""
+        """Show a status as `disparo.progress.status` gives it."""
         counts = found["counts"]
         left = counts["pending"] + counts["sending"]
         done = found["total"] - left
         more = "  ".join(f"{status} {counts[status]:,}" for status in ("failed", "unknown") if counts[status])
         if found["limited_by"] not in ("none", "rate"):
-            more += f"  limited by {found['limited_by']}"
+            why = waiting(found, self._zone)
+            more += f"  limited by {found['limited_by']}" + (f": {why}" if why else "")
         eta = duration(found["eta_seconds"])
         if self._bar is not None:
             self._bar.update(

@@ -149,5 +149,23 @@ def follow(connections: "Connections", message_id: int, timeout: float) -> dict[
             return describe(connections, message_id)
         if now - begun > timeout:
             note(f"still {status} after {timeout:g} s; look again with `disparo message show {message_id}`")
+            _tell_budget(connections, message_id)
             return describe(connections, message_id)
         time.sleep(0.05 if now - begun < 2 else 0.25)
+
+
+def _tell_budget(connections: "Connections", message_id: int) -> None:
+    """Say that a message waits for its daily budget, if it may."""
+    from disparo import portfolios
+    from disparo.models import Message
+
+    with connections.session() as session:
+        message = session.get_one(Message, message_id)
+        budget = portfolios.budget(session, message.app_id) if message.template else None
+        free = portfolios.frees_at(session, budget) if budget else None
+    if budget is not None and free is not None:
+        until = free.astimezone(connections.settings.zone)
+        note(
+            f"the {budget.limit:,} recipients that {budget.name} may write to in 24 hours are used; somebody new has to "
+            f"wait until {until:%Y-%m-%d %H:%M}"
+        )

@@ -3,7 +3,7 @@
 from sqlalchemy import CheckConstraint, ForeignKey, Index, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from disparo.db import Base, BigId, CreatedAt
+from disparo.db import Base, BigId, CreatedAt, Instant
 
 
 class Portfolio(Base):
@@ -18,12 +18,15 @@ class Portfolio(Base):
     daily_limit: Mapped[int | None]
     #: Rows of ``portfolio_recipients``, kept with them in the same transactions.
     used: Mapped[int] = mapped_column(server_default=text("0"))
+    #: When those were counted whom its apps had written to without counting; until then nobody new is written to.
+    counted_at: Mapped[Instant | None]
     created_at: Mapped[CreatedAt]
+    #: When its limit or its apps last changed.
     updated_at: Mapped[CreatedAt]
 
 
 class PortfolioRecipient(Base):
-    """A recipient that a portfolio has written to in the last 24 hours, outside a service window."""
+    """A recipient that a portfolio with a limit has sent a template to in the last 24 hours."""
 
     __tablename__ = "portfolio_recipients"
     __table_args__ = (Index("ix_portfolio_recipients_last_at", "portfolio_id", "last_at"),)

@@ -27,6 +27,7 @@ def upgrade() -> None:
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("daily_limit", sa.Integer(), nullable=True),
         sa.Column("used", sa.Integer(), server_default=sa.text("0"), nullable=False),
+        sa.Column("counted_at", sa.DateTime(timezone=True), nullable=True),
         _now("created_at"),
         _now("updated_at"),
         sa.CheckConstraint("daily_limit > 0", name=op.f("ck_portfolios_daily_limit")),

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from disparo import log
 from disparo.connections import Connections
 from disparo.errors import DisparoError
-from scheduler.ticks import finish_campaigns, notify, recover, release, release_reminders, tune
+from scheduler.ticks import budgets, finish_campaigns, notify, recover, release, release_reminders, tune
 
 logger = log.get(__name__)
 
@@ -30,6 +30,7 @@ TICKS = {
     "disparo.tick.release": Tick(release.run, 0.5),
     "disparo.tick.release_reminders": Tick(release_reminders.run, 1.0),
     "disparo.tick.finish_campaigns": Tick(finish_campaigns.run, 1.0),
+    "disparo.tick.budgets": Tick(budgets.run, 1.0),
     "disparo.tick.recover": Tick(recover.run, 2.0),
     "disparo.tick.notify": Tick(notify.run, 1.0),
     "disparo.tick.tune": Tick(tune.run, 1.0),

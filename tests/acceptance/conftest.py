@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select
 
-from disparo import campaigns, db, messages
+from disparo import campaigns, db, messages, progress
 from disparo.connections import Connections, connect
 from disparo.models import Message
 from disparo.sandbox import Options, Sandbox
@@ -165,9 +165,7 @@ class Installation:
     def status(self, name: str) -> Any:
         """What ``campaign status --json`` would print."""
         with self.connections() as made, made.session() as session:
-            return campaigns.status(
-                session, campaigns.get(session, name), db.now(session), made.settings.zone
-            )
+            return progress.status(session, campaigns.get(session, name), db.now(session), made.settings.zone)
 
     def statuses(self, name: str) -> dict[str, int]:
         """Messages of a campaign by status, counted row by row."""

@@ -19,7 +19,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from sqlalchemy import func, make_url, select, text
 
-from disparo import apps, campaigns, db
+from disparo import apps, campaigns, db, progress
 from disparo.connections import Connections, connect
 from disparo.models import Message
 from disparo.settings import Environment
@@ -108,7 +108,7 @@ class Network:
         """What ``campaign status --json`` would print."""
         with self.connections.session() as session:
             campaign, zone = campaigns.get(session, name), self.connections.settings.zone
-            return campaigns.status(session, campaign, db.now(session), zone)
+            return progress.status(session, campaign, db.now(session), zone)
 
     def attempts(self, name: str) -> int:
         """The most that a message of a campaign has spent."""

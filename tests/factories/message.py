@@ -15,8 +15,8 @@ def make_message(session: Session, app: App, to: str = "5511987650001", **column
         "type": "text",
         "text": {"body": "Oi"},
     }
-    columns = {"lane": Lane.UTILITY, "content": content} | columns
-    message = Message(app_id=app.id, recipient=to, recipient_key=to[-10:], **columns)
+    columns = {"lane": Lane.UTILITY, "content": content, "recipient_key": to[-10:]} | columns
+    message = Message(app_id=app.id, recipient=to, **columns)
     session.add(message)
     session.flush()
     return message

@@ -92,13 +92,24 @@ def test_counts_equal_the_rows_while_workers_send_and_the_tick_folds(engine: Eng
         assert sum(found.values()) == 240
 
 
-def test_the_rate_counts_answers_of_the_last_seconds(session: Session) -> None:
+def test_answers_are_messages_that_left_sending_with_an_outcome(session: Session) -> None:
     campaign = make_campaign(session, make_app(session))
-    now = session.scalar(text("SELECT now()"))
-    assert counters.recent_rate(session, campaign.id, now) == 0.0
-    counters.add_deltas(
-        session, [(campaign.id, "sending", -30), (campaign.id, "accepted", 20), (campaign.id, "failed", 10)]
-    )
-    session.execute(update(CounterDelta).where(CounterDelta.n > 0).values(at=now - timedelta(seconds=5)))
-    assert counters.recent_rate(session, campaign.id, now) == pytest.approx(6.0)
-    assert counters.recent_rate(session, campaign.id, now + timedelta(seconds=6)) == 0.0
+    now = session.execute(text("SELECT now()")).scalar_one()
+
+    def at(ago: float, **changes: int) -> None:
+        counters.add_deltas(session, [(campaign.id, status, n) for status, n in changes.items()])
+        young = update(CounterDelta).where(CounterDelta.at == now)
+        session.execute(young.values(at=now - timedelta(seconds=ago)))
+
+    # As workers record them, one of them put back; then claims.
+    at(50, sending=-30, accepted=19, failed=10, pending=1)
+    at(5, sending=-2, accepted=2)
+    at(4, pending=-10, sending=10)
+    # A person decides, a webhook reports, and nobody has answered.
+    at(3, unknown=-900, accepted=900)
+    at(2, accepted=-2, delivered=2)
+    at(1, pending=-40, suppressed=40)
+    found = counters.recent_answers(session, campaign.id, now, seconds=60)
+    assert found == [(now - timedelta(seconds=50), 29), (now - timedelta(seconds=5), 2)]
+    assert counters.recent_answers(session, campaign.id, now, seconds=10) == found[1:]
+    assert counters.recent_answers(session, campaign.id, now + timedelta(seconds=60), seconds=60) == []

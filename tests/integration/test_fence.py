@@ -15,7 +15,7 @@ from redis import Redis
 from sqlalchemy import Engine, select, text
 from sqlalchemy.orm import Session
 
-from disparo import apps, batches, campaigns, counters, db, fence, recovery, releases, stops
+from disparo import apps, batches, campaigns, counters, db, fence, progress, recovery, releases, stops
 from disparo.batches import Job
 from disparo.connections import Connections
 from disparo.errors import ConflictError
@@ -279,7 +279,7 @@ def test_nothing_is_released_or_claimed_under_it_and_the_status_says_why(
     recovery.release_everything_again(session)
     assert releases.release(session, present) == []
     assert single.status == Status.PENDING
-    found = campaigns.status(session, campaign, present, db_zone())
+    found = progress.status(session, campaign, present, db_zone())
     assert (found["limited_by"], found["pause_reason"]) == ("paused", finding.reason)
     assert [stop["code"] for stop in found["stops"]] == ["database_restored"]
 
@@ -599,7 +599,7 @@ def test_a_thousand_rows_keep_their_counts(session: Session, mirror: Mirror, pre
     counts = counters.counts(session, [campaign.id])[campaign.id]
     assert counts == recount(session, campaign)
     assert counts["unknown"] == 1000
-    found = campaigns.status(session, campaign, present, db_zone())
+    found = progress.status(session, campaign, present, db_zone())
     assert (found["state"], found["limited_by"]) == ("running", "decision")
 
 

@@ -10,7 +10,7 @@ from sqlalchemy import Engine, select, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from disparo import batches, campaigns, counters, relaunches, releases, retries
+from disparo import batches, campaigns, counters, progress, relaunches, releases, retries
 from disparo.errors import ConflictError, DisparoError, InputError
 from disparo.models import App, Campaign, Import, ImportReject, Message
 from disparo.recipients import Loaded
@@ -130,7 +130,7 @@ def test_what_waited_was_cancelled_or_failed_moves_and_what_may_have_arrived_sta
     ).one()
     assert settled == (campaign.id, "moved to again", now)
     # A failure stays told as what it was.
-    assert campaigns.failures(session, old.id)[0]["reason"] == "no"
+    assert progress.failures(session, old.id)[0]["reason"] == "no"
 
 
 def test_states_may_be_named_and_those_that_may_have_arrived_may_not(

@@ -60,8 +60,10 @@ def test_the_names_are_fixed(worker: Celery, scheduler: Celery) -> None:
         "disparo.tick.release",
         "disparo.tick.release_reminders",
         "disparo.tick.finish_campaigns",
+        "disparo.tick.budgets",
         "disparo.tick.recover",
         "disparo.tick.notify",
+        "disparo.tick.tune",
     }
     named = {
         value for value in vars(queue).values() if isinstance(value, str) and value.startswith("disparo.")

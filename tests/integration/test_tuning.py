@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Engine, select, text
 from sqlalchemy.orm import Session
 
-from disparo import apps, campaigns, db, recovery, tuning
+from disparo import apps, db, progress, recovery, tuning
 from disparo.connections import Connections
 from disparo.models import App, Notification, Worker
 from disparo.statuses import Status
@@ -329,5 +329,5 @@ def test_status_has_the_rate_in_force(house: House) -> None:
     tune(house, app)
     campaign = house.campaign(app, 5)
     with house.connections.session() as session:
-        found = campaigns.status(session, campaign, db.now(session), house.connections.settings.zone)
+        found = progress.status(session, campaign, db.now(session), house.connections.settings.zone)
     assert found["effective_rate"] == 10.0

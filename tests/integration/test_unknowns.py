@@ -10,7 +10,19 @@ import pytest
 from sqlalchemy import Engine, select, text
 from sqlalchemy.orm import Session
 
-from disparo import batches, campaigns, counters, fence, pix, recovery, releases, reminders, retries, unknowns
+from disparo import (
+    batches,
+    campaigns,
+    counters,
+    fence,
+    pix,
+    progress,
+    recovery,
+    releases,
+    reminders,
+    retries,
+    unknowns,
+)
 from disparo.batches import Claimed, Job, Outcome
 from disparo.db import make_engine
 from disparo.errors import ConflictError
@@ -1069,7 +1081,7 @@ def test_a_campaign_whose_unknowns_will_be_resent_waits_for_nobody_and_is_not_fi
     session: Session, app: App, resending: Campaign, now: datetime
 ) -> None:
     def shown(at: datetime) -> tuple[str, int | None]:
-        found = campaigns.status(session, resending, at, ZoneInfo("America/Sao_Paulo"))
+        found = progress.status(session, resending, at, ZoneInfo("America/Sao_Paulo"))
         return found["limited_by"], found["eta_seconds"]
 
     rows = make_unknown(session, app, now, resending)

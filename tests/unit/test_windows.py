@@ -165,3 +165,44 @@ def test_the_window_is_open_at_its_next_opening_and_closed_until_then(
 def test_a_naive_instant_is_a_mistake_of_the_caller() -> None:
     with pytest.raises(ValueError, match="naive"):
         windows.ALWAYS.is_open(datetime(2026, 1, 1), SAO_PAULO)  # noqa: DTZ001
+
+
+@pytest.mark.parametrize(
+    ("spec", "now", "closes"),
+    [
+        ("daily 8-20", local(SAO_PAULO, 2026, 11, 23, 9), local(SAO_PAULO, 2026, 11, 23, 20)),
+        ("daily 8-20", local(SAO_PAULO, 2026, 11, 23, 20), local(SAO_PAULO, 2026, 11, 23, 20)),
+        ("mon-fri 8-24, sat 0-2", local(SAO_PAULO, 2026, 11, 27, 9), local(SAO_PAULO, 2026, 11, 28, 2)),
+        ("fri 22-02", local(SAO_PAULO, 2026, 11, 28, 1), local(SAO_PAULO, 2026, 11, 28, 2)),
+        # The clocks jump from 2 to 3, over its end.
+        ("sun 0-2:30", local(BERLIN, 2027, 3, 28, 1), local(BERLIN, 2027, 3, 28, 3)),
+        # 2:30 comes twice, and each time it is over: in between it opens again.
+        ("sun 0-2:30", local(BERLIN, 2026, 10, 25, 1), local(BERLIN, 2026, 10, 25, 2, 30)),
+        ("sun 0-2:30", local(BERLIN, 2026, 10, 25, 2, 5, fold=1), local(BERLIN, 2026, 10, 25, 2, 30, fold=1)),
+    ],
+)
+def test_it_closes_when_a_clock_on_the_wall_shows_its_end(spec: str, now: datetime, closes: datetime) -> None:
+    zone = now.tzinfo
+    assert isinstance(zone, ZoneInfo)
+    found = windows.parse(spec).next_closing(now, zone)
+    assert found == closes.astimezone(UTC)
+
+
+def test_what_is_always_open_never_closes() -> None:
+    now = local(SAO_PAULO, 2026, 11, 23, 9)
+    assert windows.ALWAYS.next_closing(now, SAO_PAULO) is None
+    assert next(windows.ALWAYS.open_spans(now, SAO_PAULO)) == (now.astimezone(UTC), None)
+    assert windows.parse("mon-fri 0-24, sat-sun 0-12 12-24").next_closing(now, SAO_PAULO) is None
+
+
+@given(st.integers(0, 60 * 24 * 14))
+def test_open_spans_hold_every_open_minute_and_no_other(minute: int) -> None:
+    window, start = (
+        windows.parse("mon-fri 8-12 14-18, sat 22-03"),
+        local(BERLIN, 2026, 10, 19).astimezone(UTC),
+    )
+    now = start + timedelta(minutes=minute)
+    spans = window.open_spans(start, BERLIN)
+    opens, closes = next((a, b) for a, b in spans if b is None or b > now)
+    assert closes is not None
+    assert window.is_open(now, BERLIN) == (opens <= now < closes)
