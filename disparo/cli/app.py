@@ -51,6 +51,14 @@ def set_(
     token_scheme: Annotated[
         str | None, typer.Option(help="How the token is sent: raw or bearer; '' for as its kind has it.")
     ] = None,
+    pair_seconds: Annotated[
+        float | None,
+        typer.Option(help="Seconds between two messages to one recipient; 0: not paced. A new app: 6."),
+    ] = None,
+    pair_burst: Annotated[
+        int | None,
+        typer.Option(help="Messages to one recipient at once, borrowed from the time ahead. A new app: 1."),
+    ] = None,
     as_json: JSON = False,
 ) -> None:
     """Create an app or change it; what is left out stays."""
@@ -73,6 +81,8 @@ def set_(
             windows=windows or None,
             token=token,
             token_scheme=token_scheme,
+            pair_seconds=pair_seconds,
+            pair_burst=pair_burst,
         )
         found = apps.describe(session, app)
         if as_json:
@@ -117,7 +127,7 @@ def show(name: Name, as_json: JSON = False) -> None:
     shown = {
         name: value for name, value in found.items() if not name.startswith("token_") and name not in below
     }
-    shown |= {name: f"{found[name]:g}" for name in ("rate", "effective_rate")}
+    shown |= {name: f"{found[name]:g}" for name in ("rate", "effective_rate", "pair_seconds")}
     print_fields(shown | {"token": token, "warning": tokens.warning(app)})
     for stop in held:
         print_stop(stop, connections.settings.zone)
