@@ -137,7 +137,9 @@ class Bench:
             "message": {"type": "text", "text": {"body": "{{ name }}, o pedido {{ number }} foi enviado"}},
         }
         (self.folder / f"{name}.yaml").write_text(json.dumps(content))
-        lines = [f"{11_900_000_000 + n},Ana,{n}" for n in range(rows)]
+        # Others than the run before: a recipient is not written to again at once.
+        first = 11_900_000_000 + self._launched * 1_000_000
+        lines = [f"{first + n},Ana,{n}" for n in range(rows)]
         (self.folder / f"{name}.csv").write_text("\n".join(["to,name,number", *lines]) + "\n")
         # Stored while the app is paused, so that the import is not what is measured.
         self._disparo("app", "pause", "bench")

@@ -23,6 +23,11 @@ DEFAULT_RATE = 10.0
 SLOWEST_RATE = 1e-6
 # It becomes a part of the endpoint's path.
 _GS_APP_ID = re.compile(r"[A-Za-z0-9][\w-]{0,99}", re.ASCII)
+#: WhatsApp takes one message in 6 seconds to one recipient of a number, and a burst of up to 45 within them that is
+#: borrowed from the time ahead. Source: Meta, "Throughput", pair rate limits, read 2026-11-21.
+PAIR_SECONDS, PAIR_BURST = 6.0, 45
+#: A recipient that is written to less often than this is better left to a campaign's dates.
+LONGEST_PAIR_SECONDS = 86_400.0
 #: The code of a stop that a person ordered.
 OPERATOR = "operator"
 #: Codes of stops that end by themselves when the endpoint answers again.
@@ -43,6 +48,8 @@ def configure(
     token_scheme: str | None = None,
     portfolio: str | None = None,
     tune: str | None = None,
+    pair_seconds: float | None = None,
+    pair_burst: int | None = None,
 ) -> tuple[App, bool]:
     """Create or change an app; what is left out stays. The second value says whether it is new.
 
@@ -52,6 +59,8 @@ def configure(
       token_scheme: How it stands in the header: raw or bearer; empty for as its kind has it.
       portfolio: Whose daily budget it shares (`disparo.portfolios`); empty for none.
       tune: ``on`` to look for the rate that the provider bears (`disparo.tuning`), ``off`` to forget it.
+      pair_seconds: From one message to the next one to the same recipient; 0: no matter.
+      pair_burst: How many may go to one recipient within that time, borrowed from the time ahead.
 
     Raises:
       InputError: A value is wrong, or a new app has no id.
@@ -86,6 +95,15 @@ def configure(
         raise InputError(f"--token-scheme: there are {', '.join(tokens.SCHEMES)}")
     if tune is not None and tune not in ("on", "off"):
         raise InputError(f"--tuning {tune}: there are on and off")
+    if pair_seconds is not None and not 0 <= pair_seconds <= LONGEST_PAIR_SECONDS:
+        raise InputError(
+            f"--pair-seconds {pair_seconds:g}: give the seconds between two messages to one recipient, up to "
+            f"{LONGEST_PAIR_SECONDS:.0f}; WhatsApp takes one in {PAIR_SECONDS:g}, and 0 ends the pacing"
+        )
+    if pair_burst is not None and not 1 <= pair_burst <= PAIR_BURST:
+        raise InputError(
+            f"--pair-burst {pair_burst}: give how many messages to one recipient may go at once, 1 to {PAIR_BURST}"
+        )
     checked = {}
     for lane, spec in (windows or {}).items():
         if lane not in list(Lane):
@@ -113,6 +131,10 @@ def configure(
         app.token_kind = token
     if token_scheme is not None:
         app.token_scheme = token_scheme or None
+    if pair_seconds is not None:
+        app.pair_seconds = pair_seconds
+    if pair_burst is not None:
+        app.pair_burst = pair_burst
     if checked:
         app.windows = {**app.windows, **checked}
     if portfolio is not None:
@@ -235,6 +257,8 @@ def describe(session: Session, app: App) -> dict[str, Any]:
         "rate": app.rate,
         "effective_rate": 0.0 if whole else tuning.effective_rate(app),
         "tuning": tuning.describe(app),
+        "pair_seconds": app.pair_seconds,
+        "pair_burst": app.pair_burst,
         "base_url": app.base_url,
         "windows": dict(app.windows),
         "portfolio": portfolio.name if portfolio else None,

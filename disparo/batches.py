@@ -78,6 +78,8 @@ class Claimed:
     #: The row's columns (campaign) or the whole content for the wire, as JSON text.
     params: str | None
     content: str | None
+    #: What its recipient is compared by.
+    recipient_key: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +97,7 @@ class Outcome:
     code: str | None = None
     reason: str | None = None
     http_status: int | None = None
-    #: Seconds until the next try, for `Status.PENDING`.
+    #: Seconds until the next try, for `Status.PENDING`; without a verdict 0 leaves it due when it was.
     delay_seconds: float = 0.0
 
 
@@ -192,7 +194,7 @@ def _claim_statement(which: str, is_over: str, *, limited: bool = False) -> Text
         {DELTAS_OF_CHANGED}
         SELECT (SELECT allowed FROM claiming) AS allowed, (SELECT count(*) FROM passed_over) AS passed_over,
             id, claims, app_id, lane, campaign_id, its_template, recipient, attempts - forgiven, version,
-            CAST(params AS text), CAST(content AS text)
+            CAST(params AS text), CAST(content AS text), recipient_key
         FROM (SELECT 1) AS one LEFT JOIN claimed ON true""")
 
 
@@ -349,12 +351,13 @@ _RECORD = text(f"""
             gs_id = coalesce(o.gs_id, m.gs_id),
             wamid = CASE WHEN NOT o.replaced THEN m.wamid END,
             wa_id = coalesce(o.wa_id, m.wa_id),
-            code = CASE WHEN o.verdict = '' AND o.before = 'sending' THEN m.code ELSE o.code END,
-            reason = CASE WHEN o.verdict = '' AND o.before = 'sending' THEN m.reason ELSE o.reason END,
+            -- What was put back keeps what is known of it, unless it is said why.
+            code = CASE WHEN o.verdict = '' AND o.before = 'sending' THEN coalesce(o.code, m.code) ELSE o.code END,
+            reason = CASE WHEN o.verdict = '' AND o.before = 'sending' AND o.code IS NULL THEN m.reason ELSE o.reason END,
             http_status = coalesce(o.http_status, m.http_status),
             released_at = NULL,
             due_at = CASE WHEN o.status <> 'pending' THEN m.due_at
-                          WHEN o.verdict = '' THEN coalesce(m.due_at, :now)
+                          WHEN o.verdict = '' AND o.delay = 0 THEN coalesce(m.due_at, :now)
                           ELSE :now + o.delay * interval '1 second' END,
             accepted_at = CASE WHEN o.status = 'accepted' THEN CAST(:now AS timestamptz) ELSE m.accepted_at END,
             enqueued_at = CASE WHEN NOT o.replaced THEN m.enqueued_at END,

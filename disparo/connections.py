@@ -17,6 +17,7 @@ from disparo.settings import Environment, Settings, environment, load
 if TYPE_CHECKING:
     from disparo.embedded import EmbeddedServers
     from disparo.queue import Queue
+    from disparo.ratelimit.pairs import Pairs
     from disparo.ratelimit.redis import RedisRateLimiter
 
 
@@ -33,6 +34,7 @@ class Connections:
     embedded: "EmbeddedServers | None" = None
     _queue: "Queue | None" = None
     _limiter: "RedisRateLimiter | None" = None
+    _pairs: "Pairs | None" = None
 
     @property
     def queue(self) -> "Queue":
@@ -57,6 +59,15 @@ class Connections:
                 ) from err
             self._limiter = redis.RedisRateLimiter(client)
         return self._limiter
+
+    @property
+    def pairs(self) -> "Pairs":
+        """The turns of recipients that all workers share; opened on first use."""
+        from disparo.ratelimit.pairs import Pairs
+
+        if self._pairs is None:
+            self._pairs = Pairs(self.limiter.client)
+        return self._pairs
 
     @contextmanager
     def session(self) -> Iterator[Session]:

@@ -2,10 +2,11 @@
 
 import hashlib
 import json
-from datetime import datetime
+from collections.abc import Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import or_, select
+from sqlalchemy import or_, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -205,6 +206,37 @@ def describe(session: Session, message: Message) -> dict[str, Any]:
         ],
         "history": history(session, f"message:{message.id}"),
     }
+
+
+#: A message that was claimed earlier has left, or never will: no lease is longer.
+_LONGEST_CLAIM = timedelta(seconds=100)
+_SENT_LATELY = text("""
+    SELECT recipient_key, count(*), max(left_at) FROM (
+        SELECT recipient_key, CASE WHEN status = 'sending' THEN CAST(:now AS timestamptz)
+            ELSE greatest(claimed_at, accepted_at, failed_at, settled_at) END AS left_at
+        FROM messages WHERE app_id = :app_id AND recipient_key = ANY(:keys) AND id <> ALL(:but)
+            AND claimed_at > CAST(:since AS timestamptz) - CAST(:longest AS interval)) AS lately
+    WHERE left_at > :since GROUP BY recipient_key""")
+
+
+def sent_lately(
+    session: Session,
+    app_id: int,
+    recipient_keys: Sequence[str],
+    but: Sequence[int],
+    since: datetime,
+    now: datetime,
+) -> dict[str, tuple[int, datetime]]:
+    """By recipient: how many messages an app may have sent to it since then, and when the last one at the latest.
+
+    What was claimed counts, whatever became of it; what is sending may leave at any time.
+
+    Args:
+      but: Ids of messages that do not count.
+    """
+    values = {"app_id": app_id, "keys": list(recipient_keys), "but": list(but), "since": since, "now": now}
+    rows = session.execute(_SENT_LATELY, values | {"longest": _LONGEST_CLAIM})
+    return {key: (int(n), last) for key, n, last in rows}
 
 
 def cancel_pending(session: Session, message_ids: list[int], now: datetime) -> list[int]:

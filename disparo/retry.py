@@ -19,6 +19,9 @@ def next_due(
     asked for raises the floor, also above the cap, and what was refused together is then spread over
     one more ``base_seconds``.
 
+    A refusal for too many messages to one recipient (``rule.pair``) waits without jitter, since its recipient meets
+    nobody else's: ``base_seconds * factor ** (attempts - 1)``, which is 1, 4, 16, 64, 256 seconds.
+
     For a base of 1, a factor of 2, a cap of 60 and five attempts: 1 to 2, 1 to 4, 1 to 8, 1 to 16
     seconds after the first, second, third and fourth try; None after the fifth.
 
@@ -41,6 +44,10 @@ def next_due(
         return None
     ceiling = min(rule.cap_seconds, rule.base_seconds * rule.factor ** min(max(attempts, 1), _MOST_DOUBLINGS))
     floor = rule.base_seconds
+    if rule.pair:
+        floor = ceiling = min(
+            rule.cap_seconds, floor * rule.factor ** min(max(attempts - 1, 0), _MOST_DOUBLINGS)
+        )
     if retry_after_seconds is not None and retry_after_seconds > floor:
         floor = retry_after_seconds
         ceiling = max(ceiling, floor + rule.base_seconds)

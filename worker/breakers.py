@@ -16,6 +16,7 @@ from disparo.statuses import Status, Verdict
 from disparo.stops import Fault
 from disparo.suppressions import Refusal
 from disparo.whatsapp.codes import Table
+from worker.pairs import Pairs
 from worker.routes import Route, Routes
 from worker.view import Probed, View
 
@@ -38,8 +39,9 @@ class Breakers:
         routes: Routes,
         table: Table,
         tell: Callable[[str, Exception | str], None],
+        pairs: Pairs,
     ) -> None:
-        self._connections = connections
+        self._connections, self._pairs = connections, pairs
         self._view, self._routes, self._table, self._tell = view, routes, table, tell
         #: By app: answers in a row that were none of the provider's.
         self._streaks: dict[int, int] = {}
@@ -75,7 +77,9 @@ class Breakers:
         elif verdict is Verdict.RETRY and rule.scope == "app" and judgement.recognised:
             # Maintenance of the number: the others would only be told the same.
             self.cool_down(row.app_id, max(1.0, judgement.retry_after_seconds or rule.base_seconds))
-        elif route.tuning and judgement.recognised:
+        elif verdict is Verdict.RETRY and rule.pair:
+            self._pairs.refused(row, route, rule)
+        if route.tuning and judgement.recognised and verdict is not Verdict.THROTTLE:
             # An estimate: two threads at once may lose one.
             self._answered[row.app_id] = self._answered.get(row.app_id, 0) + 1
         strange = self._count(row, route, judgement)

@@ -26,8 +26,6 @@ class Route:
     #: Seconds between two messages to one recipient (0: not paced), and how many may borrow from the time ahead.
     pair_seconds: float
     pair_burst: int
-    #: The business whose daily budget counts for it.
-    portfolio_id: int | None
     #: Whether the rate that is borne is looked for, and the epoch of the one in force (`disparo.tuning`).
     tuning: bool
     tuning_epoch: int
@@ -53,7 +51,7 @@ class Routes:
         with self._connections.session() as session:
             row = session.execute(
                 text("""
-                    SELECT name, gs_app_id, base_url, epoch, pair_seconds, pair_burst, portfolio_id,
+                    SELECT name, gs_app_id, base_url, epoch, pair_seconds, pair_burst,
                         tuning, coalesce(CAST(tuning_state ->> 'epoch' AS integer), 0) AS tuning_epoch,
                         CASE WHEN tuning THEN least(rate, tuned_rate) ELSE rate END AS rate,
                         (SELECT max_per_second FROM installation) AS everything
@@ -69,7 +67,6 @@ class Routes:
             row.everything,
             row.pair_seconds,
             row.pair_burst,
-            row.portfolio_id,
             row.tuning,
             row.tuning_epoch,
             row.epoch,

@@ -51,6 +51,7 @@ from disparo.tokens import Tokens
 from disparo.whatsapp.codes import TABLE, Table
 from worker import journal
 from worker.breakers import Breakers
+from worker.pairs import Pairs
 from worker.routes import Route, Routes
 from worker.runner import HORIZON_SECONDS, Runner
 from worker.view import LOOK_SECONDS, View
@@ -157,7 +158,9 @@ class Sender:
         self._closing = threading.Event()
         self._runners: dict[int, Runner] = {}
         self._contents: dict[tuple[int, int | None], tuple[Content, Content]] = {}
-        self._breakers = Breakers(connections, self._view, self._routes, table, self.tell)
+        self._outcomes: queue.SimpleQueue[Outcome | None] = queue.SimpleQueue()
+        self._pairs = Pairs(connections, self._outcomes.put, self.tell)
+        self._breakers = Breakers(connections, self._view, self._routes, table, self.tell, self._pairs)
         #: Set when something was announced that the minder should look at.
         self._changed = threading.Event()
         #: What this process claimed and has not recorded; the apps of which it is claiming rows just now; and when
@@ -180,7 +183,6 @@ class Sender:
         self._finished = 0
         self._in_flight = 0
         self._per_second = 0.0
-        self._outcomes: queue.SimpleQueue[Outcome | None] = queue.SimpleQueue()
         self._all_recorded = True
         self._minder = threading.Thread(target=self._mind, name="minder", daemon=True)
         # Not waited for: it may just be listening to a Redis that does not answer.
@@ -289,6 +291,10 @@ class Sender:
             self._connections.limiter.give_back(route.app_id, instants, route.rate)
 
     def claim(self, job: Job, limit: int, route: Route) -> list[Claimed]:
+        """Claim rows of a job whose recipients' turn it is; what has to wait makes room for others."""
+        return self._pairs.fill(route, limit, lambda asked: self._claim(job, asked))
+
+    def _claim(self, job: Job, limit: int) -> list[Claimed]:
         """Claim rows of a job, committed; when that fails, nobody knows whether they are ours."""
         with self._mutex:
             self._claiming.add(job.app_id)
@@ -490,7 +496,9 @@ class Sender:
                 if isinstance(granted, Permits):
                     instants, offset = granted.instants[0], time.monotonic() - granted.now / 1e6
                     again, late = late[: len(instants)], late[len(instants) :]
-                    for one, instant in zip(again, instants, strict=True):
+                    admitted = {row.id for row in self._pairs.admit([one.row for one in again], ready.route)}
+                    again = [one for one in again if one.row.id in admitted]
+                    for one, instant in zip(again, instants, strict=False):
                         one.at = instant / 1e6 + offset
                     self._push(again)
                 elif isinstance(granted, Wait) and granted.seconds <= HORIZON_SECONDS:
@@ -499,6 +507,8 @@ class Sender:
                     break
         except RedisUnavailable as err:
             self.tell("redis_unavailable", err)
+        except (DisparoError, DBAPIError) as err:
+            self.tell("sending_waits", err)
         finally:
             for one in late:
                 self._put_back(one.row)

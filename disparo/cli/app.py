@@ -65,6 +65,14 @@ def set_(
             help="on: find the rate that the provider bears, never above --rate; off: keep to --rate.",
         ),
     ] = None,
+    pair_seconds: Annotated[
+        float | None,
+        typer.Option(help="Seconds between two messages to one recipient; 0: not paced. A new app: 6."),
+    ] = None,
+    pair_burst: Annotated[
+        int | None,
+        typer.Option(help="Messages to one recipient at once, borrowed from the time ahead. A new app: 1."),
+    ] = None,
     as_json: JSON = False,
 ) -> None:
     """Create an app or change it; what is left out stays."""
@@ -89,6 +97,8 @@ def set_(
             token_scheme=token_scheme,
             portfolio=portfolio,
             tune=tune,
+            pair_seconds=pair_seconds,
+            pair_burst=pair_burst,
         )
         found = apps.describe(session, app)
         if as_json:
@@ -133,7 +143,7 @@ def show(name: Name, as_json: JSON = False) -> None:
     shown = {
         name: value for name, value in found.items() if not name.startswith("token_") and name not in below
     }
-    shown |= {name: f"{found[name]:g}" for name in ("rate", "effective_rate")}
+    shown |= {name: f"{found[name]:g}" for name in ("rate", "effective_rate", "pair_seconds")}
     shown["tuning"] = tuning.in_words(found["tuning"], connections.settings.zone)
     print_fields(shown | {"token": token, "warning": tokens.warning(app)})
     for stop in held:

@@ -117,7 +117,8 @@ def _print_short(row: dict[str, Any], verbose: bool) -> None:
 
 def _pace(row: dict[str, Any]) -> str:
     """``6 tries, 4 s to 1 h`` for a row that is tried again, else nothing."""
-    if row["verdict"] not in ("retry", "throttle"):
+    never = row["attempts"] == 1 and not row["cap_seconds"]
+    if row["verdict"] not in ("retry", "throttle") or (row["verdict"] == "retry" and never):
         return ""
     (least, least_unit), (most, most_unit) = _span(row["base_seconds"]), _span(row["cap_seconds"])
     if (least, least_unit) == (most, most_unit):

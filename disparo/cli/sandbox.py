@@ -12,6 +12,12 @@ def sandbox(
     host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
     latency_ms: Annotated[str, typer.Option(metavar="MIN[-MAX]", help="Time until an answer leaves.")] = "0",
     rate: Annotated[str, typer.Option(metavar="N", help="Requests per second and app; 0 is no limit.")] = "0",
+    pair: Annotated[
+        str,
+        typer.Option(
+            metavar="S[:BURST]", help="Seconds between two messages to one recipient; 0 is no limit."
+        ),
+    ] = "0",
     fault: Annotated[
         list[str] | None,
         typer.Option(metavar="SUFFIX=FAULT", help="For recipients that end so, e.g. 0001=meta:131026."),
@@ -39,6 +45,7 @@ def sandbox(
             apps=app or [],
             latency_ms=latency_ms,
             rate=rate,
+            pair=pair,
             fault=fault or [],
             random=random or [],
             seed=seed,

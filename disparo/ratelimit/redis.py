@@ -61,7 +61,7 @@ class RedisRateLimiter:
     """
 
     def __init__(self, client: Redis) -> None:
-        self._redis = client
+        self.client = self._redis = client
         self._script = client.register_script(_SCRIPT)
         self._cool_down = client.register_script(_COOL_DOWN)
 

@@ -20,6 +20,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--latency-ms", default="0", metavar="MIN[-MAX]", help="time until an answer leaves")
     parser.add_argument("--rate", default="0", metavar="N", help="requests per second and app; 0 is no limit")
     parser.add_argument(
+        "--pair",
+        default="0",
+        metavar="SECONDS[:BURST]",
+        help="between two messages to one recipient; 0 is no limit",
+    )
+    parser.add_argument(
         "--fault",
         action="append",
         default=[],
@@ -58,6 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
             apps=given.app,
             latency_ms=given.latency_ms,
             rate=given.rate,
+            pair=given.pair,
             fault=given.fault,
             random=given.random,
             seed=given.seed,

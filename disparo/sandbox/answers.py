@@ -150,6 +150,9 @@ def meta(code: int, details: str | None = None) -> Answer:
     return Answer(status, orjson.dumps(body), f"meta:{code}")
 
 
+#: Meta, "Throughput", pair rate limits, as of 2026-11-21.
+PAIR = meta(131056, "Too many messages sent from the sender phone number to the same recipient phone number")
+
 #: Gupshup's own codes → HTTP status, text (Gupshup's failure codes as of 2026-11-21; the statuses are ours).
 _GUPSHUP = {
     500: (500, "Internal server error. Please try again later"),

@@ -16,15 +16,23 @@ from disparo.sandbox.options import Options
 from disparo.sandbox.partner import Partner
 from disparo.sandbox.rules import ShapeError
 
+#: Beyond this many recipients those are forgotten that may be written to again.
+_PAIRS_KEPT = 100_000
+
 
 def _is_json(content_type: str) -> bool:
     return content_type.partition(";")[0].strip().lower() == "application/json"
 
 
+def _user(to: str) -> str:
+    """One name for both spellings of a Brazilian mobile, which WhatsApp knows as one user."""
+    return to[:4] + to[5:] if len(to) == 13 and to.startswith("55") and to[4] == "9" else to
+
+
 class Endpoint:
     """The stand-in's judgement and memory, without any network. Used by one thread.
 
-    The order of its questions: token and app, rate, content type, JSON, rules of the message, faults.
+    The order of its questions: token and app, rate, content type, JSON, rules of the message, faults, pair.
     """
 
     def __init__(self, options: Options) -> None:
@@ -33,6 +41,9 @@ class Endpoint:
         # Latency has its own dice, so that the seeded faults depend on nothing but the order of messages.
         self._latency_dice = random.Random(options.seed)  # noqa: S311 - no secret
         self._granted: dict[str, deque[float]] = {}
+        #: App and recipient → when its burst began and how many it has had.
+        self._pairs: dict[tuple[str, str], tuple[float, int]] = {}
+        self._pairs_most = _PAIRS_KEPT
         self.partner = Partner(options)
         self._senders = self.partner.senders
         self._set(options)
@@ -41,6 +52,7 @@ class Endpoint:
     def _set(self, options: Options) -> None:
         self.options = options
         self._shortest, self._longest = options.latency_seconds()
+        self._pair_seconds, self._pair_burst = options.pair_limit()
         self._suffixes = {
             "" if suffix == "*" else suffix: faults.parse(name)
             for suffix, name in options.suffix_faults.items()
@@ -71,10 +83,11 @@ class Endpoint:
         return self.options.shown()
 
     def reset(self) -> None:
-        """Forget all arrivals, the attempts counted for ``*N`` and the use of the rate; options stay."""
+        """Forget all arrivals, the attempts counted for ``*N`` and the use of rate and pairs; options stay."""
         self.ledger.reset()
         self.partner.reset()
         self._granted.clear()
+        self._pairs.clear()
         self._shake()
 
     def stats(self) -> dict[str, Any]:
@@ -146,6 +159,12 @@ class Endpoint:
                 tally, app, to, authorization, body, fault.answer.status, fault.name, f"fault {fault.name}"
             )
             return fault.answer, fault.manner
+        if self._pair_seconds and not self._pair(app, to, now):
+            refusal = answers.PAIR
+            self.ledger.refuse(
+                tally, app, to, authorization, body, refusal.status, refusal.reason, "pair rate limit"
+            )
+            return refusal, Manner.WHOLE
         number = self._identities.next()
         identity = self._identities.text(number)
         answer = answers.accepted(identity, to)
@@ -185,6 +204,23 @@ class Endpoint:
                 return answers.THROTTLE
             granted.append(now)
         return None
+
+    def _pair(self, app: str, to: str, now: float) -> bool:
+        """Whether a recipient may be written to again; counts it then."""
+        seconds, burst = self._pair_seconds, self._pair_burst
+        if len(self._pairs) > self._pairs_most:
+            over = [key for key, (start, n) in self._pairs.items() if now >= start + n * seconds]
+            for key in over:
+                del self._pairs[key]
+            self._pairs_most = max(_PAIRS_KEPT, 2 * len(self._pairs))
+        pair = (app, _user(to))
+        start, n = self._pairs.get(pair, (now, 0))
+        if now >= start + n * seconds:
+            start, n = now, 0
+        elif n >= burst or now >= start + seconds:
+            return False
+        self._pairs[pair] = (start, n + 1)
+        return True
 
     def _fault(self, to: str) -> Fault | None:
         for length in self._lengths:

@@ -11,11 +11,13 @@ from disparo.errors import InputError
 from disparo.sandbox import faults
 
 _LATENCY = re.compile(r"(?P<low>[0-9]+(\.[0-9]+)?)(-(?P<high>[0-9]+(\.[0-9]+)?))?")
+_PAIR = re.compile(r"(?P<seconds>[0-9]+(\.[0-9]+)?)(:(?P<burst>[0-9]{1,4}))?")
 _SUFFIX = re.compile(r"[0-9]{1,15}|\*")
 _APP = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 #: An hour: more than any client waits.
 _LONGEST_LATENCY_MS = 3_600_000
+_LONGEST_PAIR_SECONDS = 3_600
 _LONGEST_LIFE_SECONDS = 31_536_000
 
 
@@ -33,6 +35,9 @@ class Options:
     latency_ms: float | str = 0
     #: Requests an app may make in any one second; 429 beyond. 0 is no limit.
     rate: int = 0
+    #: Seconds from one message to the next one to the same recipient of an app; 131056 before. ``"6:45"`` lets 45 go
+    #: within the first 6 seconds, each of which makes the next one wait 6 longer. 0 is no limit.
+    pair: float | str = 0
     #: End of the recipient's number → fault; the longest end that fits counts, ``*`` fits all.
     suffix_faults: Mapping[str, str] = field(default_factory=dict)
     #: Fault → probability, 0 to 1, of each message that has met no other fault.
@@ -63,6 +68,7 @@ class Options:
             raise InputError(
                 f"Option rate: {self.rate!r} is not a whole number of requests per second, 0 or more."
             )
+        self.pair_limit()
         for suffix, name in _mapping("suffix_faults", self.suffix_faults).items():
             if not isinstance(suffix, str) or _SUFFIX.fullmatch(suffix) is None:
                 raise InputError(
@@ -111,6 +117,20 @@ class Options:
             )
         return low / 1000, high / 1000
 
+    def pair_limit(self) -> tuple[float, int]:
+        """Seconds between two messages to one recipient, 0 without a limit, and how many may come at once."""
+        value, seconds, burst = self.pair, math.nan, 1
+        if type(value) in (int, float):
+            seconds = float(value)
+        elif isinstance(value, str) and (match := _PAIR.fullmatch(value.strip())):
+            seconds, burst = float(match["seconds"]), int(match["burst"] or 1)
+        if not 0 <= seconds <= _LONGEST_PAIR_SECONDS or burst < 1:
+            raise InputError(
+                f"Option pair: {value!r} is neither seconds nor SECONDS:BURST, at most an hour; "
+                "write for example 6 or 6:45."
+            )
+        return seconds, burst
+
     def changed(self, changes: Mapping[str, Any]) -> "Options":
         """These options with ``changes`` made; what is not named stays.
 
@@ -129,6 +149,7 @@ class Options:
             "apps": dict.fromkeys(self.apps, "***"),
             "latency_ms": self.latency_ms,
             "rate": self.rate,
+            "pair": self.pair,
             "suffix_faults": dict(self.suffix_faults),
             "random_faults": dict(self.random_faults),
             "seed": self.seed,
@@ -152,6 +173,7 @@ def from_arguments(
     apps: Iterable[str] = (),
     latency_ms: str = "0",
     rate: str | int = 0,
+    pair: float | str = 0,
     fault: Iterable[str] = (),
     random: Iterable[str] = (),
     seed: str | int | None = None,
@@ -163,6 +185,7 @@ def from_arguments(
       apps: Each ``APP_ID=TOKEN``.
       latency_ms: ``MIN`` or ``MIN-MAX``.
       rate: Requests per second and app; 0 is no limit.
+      pair: ``SECONDS`` or ``SECONDS:BURST`` of one recipient; 0 is no limit.
       fault: Each ``SUFFIX=FAULT``.
       random: Each ``FAULT=PROBABILITY``.
       seed: Makes the random faults repeatable.
@@ -176,6 +199,7 @@ def from_arguments(
         apps=_pairs("--app", apps, "ID=TOKEN", secret=True),
         latency_ms=latency_ms,
         rate=_whole("--rate", rate),
+        pair=pair,
         suffix_faults=_pairs("--fault", fault, "SUFFIX=FAULT, for example 0001=meta:131026"),
         random_faults={
             name: _number(f"--random {name}", value)

@@ -72,6 +72,9 @@ class Rule:
     probe_cap_seconds: float = 0.0
     #: A template's parameters do not fit: when the first messages of a campaign all end so, its template stops.
     mismatch: bool = False
+    #: The recipient was written to too often just now: not only the message waits but all to it, ``base_seconds``,
+    #: then ``factor`` times longer with each refusal in a row, up to ``cap_seconds``; each of these is the shortest wait.
+    pair: bool = False
     #: A ``failed`` status with this code may be sent again by itself (marketing and utility only).
     heals: bool = False
     #: False for the rows that stand for codes which nobody has described.
@@ -179,6 +182,10 @@ _TRANSPORT: tuple[Rule, ...] = (
          "Check the app's base URL, DISPARO_PROXY and what stands between here and the provider (a captive portal, "
          "a gateway's error page). One message is tried from time to time; `disparo app resume` tries at once.",
          OURS, own=True, probes=1_000_000, probe_seconds=2, probe_cap_seconds=300),
+    Rule("pair_pacing", _RETRY, "recipient",
+         "It waits for its recipient's turn, because the app just wrote to the same recipient; nothing was sent.",
+         "Nothing to do: it leaves at its turn. `disparo app set NAME --pair-seconds S` sets the time between two.",
+         OURS, own=True),
     Rule("operator", _STOP, "app",
          "A person paused it.", "`disparo app resume` lets it send again.", OURS, own=True),
     Rule("no_answer", _UNKNOWN, "message",
@@ -358,8 +365,9 @@ _META_PACE: tuple[Rule, ...] = (
          "Stop marketing, look at the number's quality in WhatsApp Manager, write only to who asked for it.",
          META_CODES, scope_key=Lane.MARKETING.value, base_seconds=900, cap_seconds=3600,
          probes=4, probe_seconds=900, probe_cap_seconds=3600),
+    # "Try again after 4^X seconds, X beginning with 0": Meta, "Throughput", pair rate limits, read 2026-11-21.
     Rule("131056", _RETRY, "recipient", "Too many messages to the same recipient in a short time.", _WAIT,
-         META_CODES, attempts=6, base_seconds=4, cap_seconds=3600, factor=4, heals=True),
+         META_CODES, attempts=6, base_seconds=1, cap_seconds=3600, factor=4, heals=True, pair=True),
     Rule("131057", _RETRY, "app", "The account is in maintenance, perhaps for an upgrade of its throughput.",
          _WAIT,
          META_CODES, attempts=12, base_seconds=60, cap_seconds=300, heals=True),
@@ -689,6 +697,7 @@ def _overridden(rule: Rule, override: Override) -> Rule:
         base_seconds=base,
         cap_seconds=cap,
         factor=override.factor or pace.factor,
+        pair=rule.pair and not changes and scope == rule.scope,
         # Most codes come by webhook; who asks for another try means those too.
         heals=verdict in _WAITING and (changes or rule.heals),
         session_verdict=rule.session_verdict if override.verdict is None else None,

@@ -16,7 +16,8 @@ def make_app(
     base_url: str | None = None,
     **columns: object,
 ) -> App:
-    """An app that may send."""
+    """An app that may send; to one recipient as often as it likes, unless ``pair_seconds`` is given."""
+    columns = {"pair_seconds": 0.0} | columns
     app = App(name=name, gs_app_id=f"app-{name}", rate=rate, base_url=base_url, windows={}, **columns)
     session.add(app)
     session.flush()

@@ -49,6 +49,16 @@ def test_set_makes_an_app_with_defaults_and_changes_only_what_is_given(run):
     assert run("app", "show", "loja", "--json").json["rate"] == 2.5
 
 
+def test_the_pacing_of_recipients_is_that_of_whatsapp_until_it_is_set(run):
+    made = run("app", "set", "loja", "--id", "app-1", "--json").json
+    assert (made["pair_seconds"], made["pair_burst"]) == (6.0, 1)
+    run("app", "set", "loja", "--pair-seconds", "0.5", "--pair-burst", "45")
+    found = run("app", "set", "loja", "--rate", "20", "--json").json
+    assert (found["pair_seconds"], found["pair_burst"]) == (0.5, 45)
+    assert "pair seconds    0.5\n" in run("app", "show", "loja").out
+    assert run("app", "set", "loja", "--pair-seconds", "0", "--json").json["pair_seconds"] == 0
+
+
 def test_a_wrong_value_of_an_app_is_a_sentence_and_changes_nothing(run):
     before = run("app", "set", "loja", "--id", "app-1", "--json").json
     for options, told in [
@@ -66,6 +76,11 @@ def test_a_wrong_value_of_an_app_is_a_sentence_and_changes_nothing(run):
         (["loja", "--rate", "nan"], "--rate nan"),
         (["loja", "--rate", "inf"], "--rate inf"),
         (["loja", "--rate", "1e-320"], "--rate 9.99989e-321"),
+        (["loja", "--pair-seconds", "-1"], "--pair-seconds -1"),
+        (["loja", "--pair-seconds", "nan"], "--pair-seconds nan"),
+        (["loja", "--pair-seconds", "86401"], "WhatsApp takes one in 6"),
+        (["loja", "--pair-burst", "0"], "1 to 45"),
+        (["loja", "--pair-burst", "46"], "1 to 45"),
         (["loja", "--base-url", "partner.gupshup.io"], "--base-url: "),
         (["loja", "--window", "always"], "write LANE=SPEC"),
         (["loja", "--window", "express=always"], "there are the lanes"),

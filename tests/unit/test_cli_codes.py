@@ -48,7 +48,7 @@ def test_the_table_shows_every_row_within_80_columns(run: Callable[..., str]) ->
     assert lines[0].split() == ["code", "verdict", "scope", "tries,", "waits"]
     rows = [line.split()[0] for line in lines[1:] if not line.startswith("    ")]
     assert rows == [rule.code for rule in RULES]
-    assert "  131056                retry              recipient      6 tries, 4 s to 1 h" in lines
+    assert "  131056                retry              recipient      6 tries, 1 s to 1 h" in lines
     assert "  134011                sender_stop        lane payment" in lines
     assert "      Too many messages to the same recipient in a short time." in lines
     assert "      → Nothing to do: it is tried again by itself." in lines

@@ -118,7 +118,7 @@ META_CODES = """
 #: What has no number and no words of the provider.
 OWN_WORDS = {
     Verdict.ACCEPTED: "accepted",
-    Verdict.RETRY: "connection_failed proxy_refused",
+    Verdict.RETRY: "connection_failed proxy_refused pair_pacing",
     Verdict.MESSAGE_PERMANENT: "rendering kills_workers given_up",
     Verdict.RECIPIENT_SUPPRESS: "suppressed",
     Verdict.SENDER_STOP: "no_token operator redirect unreachable strange_answers",
@@ -208,11 +208,13 @@ def test_each_row_is_consistent(rule: Rule) -> None:
     assert rule.source
     assert rule.hint or rule.verdict is Verdict.ACCEPTED
     assert rule.base_seconds <= rule.cap_seconds
-    if rule.verdict is Verdict.RETRY:
+    if rule.verdict is Verdict.RETRY and not rule.own:
         assert rule.attempts > 1
         assert rule.base_seconds > 0
     else:
         assert rule.attempts == 1
+    if rule.pair:
+        assert (rule.verdict, rule.scope) == (Verdict.RETRY, "recipient")
     if rule.verdict is Verdict.THROTTLE:
         assert rule.base_seconds > 0
     if rule.scope == "lane":

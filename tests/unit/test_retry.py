@@ -41,11 +41,13 @@ def test_the_range_ends_at_the_cap() -> None:
 
 
 def test_a_pair_limit_waits_four_times_longer_each_time() -> None:
-    assert [waits_between(lookup("131056"), attempts) for attempts in (1, 2, 3)] == [
-        (4, 16),
-        (4, 64),
-        (4, 256),
-    ]
+    waits = [waits_between(lookup("131056"), attempts) for attempts in range(1, 7)]
+    assert waits == [(1, 1), (4, 4), (16, 16), (64, 64), (256, 256), None]
+
+
+def test_a_pair_limit_never_waits_longer_than_its_longest() -> None:
+    table = TABLE.with_overrides({"131056": Override(attempts=9, cap_seconds=100)}, "test")
+    assert waits_between(table.lookup("131056"), 5) == (100, 100)
 
 
 def test_a_throttle_spends_no_attempt_and_is_never_given_up() -> None:

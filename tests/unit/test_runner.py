@@ -26,7 +26,6 @@ ROUTE = Route(
     everything=None,
     pair_seconds=6.0,
     pair_burst=1,
-    portfolio_id=None,
     tuning=False,
     tuning_epoch=0,
     epoch=0,

@@ -135,6 +135,38 @@ def test_the_rate_holds_in_every_sliding_second_and_for_each_app() -> None:
     assert {status(1.5) for _ in range(10)} == {200}
 
 
+def test_a_recipient_is_written_to_once_in_the_time_of_a_pair() -> None:
+    endpoint = Endpoint(Options(pair=6))
+
+    def reason(now: float, to: str = "5511999990001", app: str = "app") -> str:
+        return send(endpoint, body(to), now=now, app=app)[0].reason
+
+    assert [reason(now) for now in (0.0, 5.9, 6.0, 11.9)] == ["", "meta:131056", "", "meta:131056"]
+    assert [reason(11.9, to="5511999990002"), reason(11.9, app="other")] == ["", ""]
+    # Both spellings of a mobile are one user; a landline is another one.
+    assert [reason(11.9, to=to) for to in ("551199990001", "551133334444")] == ["meta:131056", ""]
+    assert endpoint.control({"pair": 0})["pair"] == 0
+    assert {reason(11.9) for _ in range(10)} == {""}
+
+
+def test_a_burst_to_a_recipient_is_borrowed_from_the_time_ahead() -> None:
+    endpoint = Endpoint(Options(pair="6:45"))
+
+    def accepted(*instants: float) -> list[bool]:
+        return [send(endpoint, now=now)[0].status == 200 for now in instants]
+
+    assert accepted(*[n / 10 for n in range(46)]) == [True] * 45 + [False]
+    assert accepted(269.9, 270.0) == [False, True]
+    endpoint.reset()
+    assert accepted(*[n / 10 for n in range(20)]) == [True] * 20
+    assert accepted(6.0, 119.9, 120.0) == [False, False, True]
+
+
+def test_what_a_fault_refuses_does_not_count_for_its_pair() -> None:
+    endpoint = Endpoint(Options(pair=6, suffix_faults={"*": "500*1"}))
+    assert [send(endpoint, now=now)[0].status for now in (0.0, 0.1, 0.2)] == [500, 200, 400]
+
+
 def test_the_longest_suffix_decides_and_a_star_is_for_the_rest() -> None:
     endpoint = Endpoint(Options(suffix_faults={"1": "500", "0001": "meta:131026", "*": "billing"}))
     assert send(endpoint, body("5511999990001"))[0].reason == "meta:131026"

@@ -18,6 +18,7 @@ def test_a_command_line_becomes_options() -> None:
         fault=["0001=meta:131026", "*=500*2"],
         random=["close-after=0.01"],
         seed="7",
+        pair="6:45",
     )
     assert options == Options(
         apps={"app-1": "sk_1", "app-2": "a=b"},
@@ -26,13 +27,16 @@ def test_a_command_line_becomes_options() -> None:
         suffix_faults={"0001": "meta:131026", "*": "500*2"},
         random_faults={"close-after": 0.01},
         seed=7,
+        pair="6:45",
     )
     assert options.latency_seconds() == (0.05, 0.15)
+    assert options.pair_limit() == (6.0, 45)
 
 
 def test_without_arguments_everything_is_off() -> None:
     assert from_arguments() == Options(latency_ms="0")
     assert Options().latency_seconds() == (0.0, 0.0)
+    assert Options().pair_limit() == (0.0, 1)
 
 
 @pytest.mark.parametrize(
@@ -41,6 +45,11 @@ def test_without_arguments_everything_is_off() -> None:
         ({"latency_ms": "fast"}, "latency_ms"),
         ({"latency_ms": "150-50"}, "latency_ms"),
         ({"latency_ms": "-1"}, "latency_ms"),
+        ({"pair": "often"}, "pair"),
+        ({"pair": "-1"}, "pair"),
+        ({"pair": "6:0"}, "pair"),
+        ({"pair": "6:"}, "pair"),
+        ({"pair": "3601"}, "pair"),
         ({"rate": "many"}, "--rate"),
         ({"rate": "-1"}, "rate"),
         ({"fault": ["0001"]}, "--fault"),
@@ -82,6 +91,8 @@ def test_a_change_leaves_what_it_does_not_name() -> None:
     "changes",
     [
         {"speed": 1},
+        {"pair": True},
+        {"pair": None},
         {"rate": 1.5},
         {"rate": True},
         {"latency_ms": None},
