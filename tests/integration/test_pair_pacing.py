@@ -234,7 +234,7 @@ def test_rows_that_wait_make_room_for_the_rows_behind_them(house: House) -> None
         last = session.scalars(select(Message).order_by(Message.id.desc()).limit(3)).all()
         for row in last:
             row.recipient_key = row.recipient = f"55119876500{row.id:02}"
-    rows = sender.claim(job, 4)
+    rows = sender.claim(job, 4, sender.route(job.app_id))
     assert [row.id for row in rows] == [1, 38, 39, 40]
     until(
         lambda: Counter(row.status for row in house.rows()) == {"sending": 4, "pending": 36},
@@ -257,7 +257,7 @@ def test_nothing_leaves_while_nobody_knows_whose_turn_it_is(
     else:
         monkeypatch.setattr(messages, "sent_lately", fails)
     with pytest.raises(type(fault)):
-        sender.claim(job, 5)
+        sender.claim(job, 5, sender.route(job.app_id))
     until(lambda: {row.status for row in house.rows()} == {"pending"}, "all are put back")
     assert house.arrivals() == []
 
@@ -267,7 +267,7 @@ def test_a_worker_that_dies_with_a_turn_costs_that_turn_and_no_message(house: Ho
     with house.connections.session() as session:
         session.execute(update(App).values(pair_seconds=2.0))
     sender._routes.forget()
-    (row,) = sender.claim(job, 2)
+    (row,) = sender.claim(job, 2, sender.route(job.app_id))
     # As its journal is settled: it never began.
     with house.connections.session() as session:
         batches.record(session, [batches.Outcome(row.id, row.claim, Status.PENDING)], db.now(session))
@@ -279,7 +279,7 @@ def test_a_worker_that_dies_with_a_turn_costs_that_turn_and_no_message(house: Ho
 
 def test_a_late_row_asks_for_its_turn_again(house: House) -> None:
     sender, job = claimed(house, 2)
-    (late,) = sender.claim(job, 1)
+    (late,) = sender.claim(job, 1, sender.route(job.app_id))
     route = sender.route(job.app_id)
     # Its turn went by, and another message has the next one.
     house.redis.delete(*house.redis.keys("disparo:app:*:pair:*"))
@@ -296,7 +296,7 @@ def test_a_late_row_asks_for_its_turn_again(house: House) -> None:
 
 def test_a_late_row_that_still_has_its_turn_leaves(house: House) -> None:
     sender, job = claimed(house, 2)
-    (late,) = sender.claim(job, 1)
+    (late,) = sender.claim(job, 1, sender.route(job.app_id))
     sender.dispatch([late], sender.route(job.app_id), [time.monotonic() - 5], boot_clock())
     until(lambda: house.rows()[0].status == Status.ACCEPTED, "it has left")
     # Counted from then on.

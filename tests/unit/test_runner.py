@@ -34,7 +34,20 @@ ROUTE = Route(
 
 
 def row(job: Job, n: int) -> Claimed:
-    return Claimed(n, 1, job.app_id, job.lane, job.campaign_id, None, "5511987654321", 0, None, None, "{}")
+    return Claimed(
+        n,
+        1,
+        job.app_id,
+        job.lane,
+        job.campaign_id,
+        None,
+        "5511987654321",
+        0,
+        None,
+        None,
+        "{}",
+        "5511987654321",
+    )
 
 
 @dataclass
