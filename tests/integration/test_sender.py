@@ -27,6 +27,7 @@ from tests.factories.app import make_stop
 from tests.factories.campaign import CONTENT, make_batch, make_campaign
 from tests.factories.message import make_message
 from tests.integration.house import PATIENCE_SECONDS, House, until
+from worker import posters as posters_module
 from worker import runner as runner_module
 from worker import sender as sender_module
 from worker import view as view_module
@@ -326,7 +327,7 @@ def test_a_request_that_outlasts_the_grace_time_becomes_unknown_by_its_journal(h
     house.until_counts(campaign, unknown=1)
     assert house.rows()[0].code == recovery.NO_ANSWER_RECORDED
     # Its answer comes after all, to a process that has given its name up: nothing changes.
-    until(lambda: not any(poster.is_alive() for poster in first._posters), "the answer is there")
+    until(lambda: first._posters.join(0.0), "the answer is there")
     assert house.counts(campaign) == {"unknown": 1}
 
 
@@ -535,7 +536,7 @@ def test_a_late_row_does_not_wait_out_a_cool_down_in_its_thread(house: House) ->
     house.sandbox.control(suffix_faults={"*": "throttle:3600"})
     sender = house.sender()
     until(lambda: house.counts(campaign).get("pending") == 20 and house.arrivals(), "all to be put back")
-    until(lambda: sender._in_flight == 0, "no thread to wait")
+    until(lambda: sender._posters.in_flight == 0, "no thread to wait")
     assert house.counts(campaign) == {"pending": 20}
 
 
@@ -750,7 +751,7 @@ def suspended(house: House, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Su
 
         monkeypatch.setattr(Sender, "acquire", asking)
         clock = SimpleNamespace(monotonic=lambda: now, sleep=time.sleep)
-        for module in (sender_module, runner_module):
+        for module in (sender_module, runner_module, posters_module):
             monkeypatch.setattr(module, "time", clock)
         sender, campaign = claimed(house)
         until(lambda: house.counts(campaign) == {"accepted": 1, "sending": 3}, "the first one to leave")
@@ -797,7 +798,7 @@ def test_late_rows_that_get_no_permit_go_back_and_are_sent_once_when_there_are_s
     house, campaign = found.house, found.campaign
     found.goes_on()
     house.until_counts(campaign, accepted=1, pending=3)
-    until(lambda: found.sender._in_flight == 0, "no thread to wait")
+    until(lambda: found.sender._posters.in_flight == 0, "no thread to wait")
     assert sum(wanted for wanted, _ in found.asked) == 3
     assert [(row.claims, row.attempts, row.code) for row in house.rows()[1:]] == [(1, 0, None)] * 3
     assert len(house.arrivals()) == 1
@@ -820,7 +821,8 @@ def test_rows_that_became_late_before_their_request_do_not_leave_at_once(
     monkeypatch.setattr(Sender, "_content", reading)
     campaign = house.campaign(house.app(rate=10.0), 16)
     sender = house.sender()
-    until(lambda: sender._in_flight == sender._threads, "all threads to wait")
+    # One thread stays free for other apps.
+    until(lambda: sender._posters.in_flight == sender._threads - 1, "the app's threads to wait")
     slow.set()
     house.until_counts(campaign, accepted=16)
     assert house.sandbox.stats()["worst_second"] <= 12
