@@ -14,7 +14,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -303,6 +303,13 @@ class Sender:
         Args:
           claimed_at: An instant of `boot_clock` before the claim.
         """
+        # Here, so that the first rows of a campaign need not wait for it when their instants have come. What is
+        # wrong with it concerns each row by itself.
+        with suppress(Exception):
+            for campaign_id, version in {
+                (row.campaign_id, row.version) for row in rows if row.content is None
+            }:
+                self._content(campaign_id, version)
         self._push([Ready(at, claimed_at, row, route) for row, at in zip(rows, instants, strict=True)])
 
     def _push(self, ready: list[Ready]) -> None:
@@ -403,18 +410,15 @@ class Sender:
         """Get other permits for late rows of one app, all of them in one call.
 
         Sent now, they would stack on the next ones. Rows that get none are put back: a stop or a cool-down
-        holds no thread, and they are claimed again when their turn comes.
+        holds no thread, and they are claimed again when their turn comes. So are those for which the app has no
+        threads, as its requests do not end: they would only be late again.
         """
         app_id, rate = late[0].row.app_id, late[0].route.rate
         until = time.monotonic() + HORIZON_SECONDS
+        logger.debug("permits_dropped", app_id=app_id, permits=len(late))
         try:
             while True:
-                waiting, late = late, []
-                for one in waiting:
-                    if self._wanted(one.row):
-                        late.append(one)
-                    else:
-                        self._put_back(one.row)
+                late = self._still_wanted(late, self._posters.can_take(app_id, HORIZON_SECONDS))
                 if not late:
                     break
                 granted = self.acquire(app_id, min(len(late), batches.JOB_ROWS), rate)
@@ -434,14 +438,24 @@ class Sender:
             for one in late:
                 self._put_back(one.row)
 
+    def _still_wanted(self, rows: list[Ready], most: int) -> list[Ready]:
+        """The first ``most`` of the rows that may be sent; the others are put back."""
+        wanted: list[Ready] = []
+        for one in rows:
+            if len(wanted) < most and self._wanted(one.row):
+                wanted.append(one)
+            else:
+                self._put_back(one.row)
+        return wanted
+
     def _body(self, row: Claimed) -> bytes:
         if row.content is not None:
             return row.content.encode()
-        assert row.campaign_id is not None  # noqa: S101 - a row has a content of its own or a campaign's
         message, envelope = self._content(row.campaign_id, row.version)
         return render(message, envelope, orjson.loads(row.params or "{}"), row.recipient)
 
-    def _content(self, campaign_id: int, version: int | None) -> tuple[Content, Content]:
+    def _content(self, campaign_id: int | None, version: int | None) -> tuple[Content, Content]:
+        assert campaign_id is not None  # noqa: S101 - a row has a content of its own or a campaign's
         known = self._contents.get((campaign_id, version))
         if known is None:
             with self._connections.session() as session:

@@ -22,6 +22,7 @@ from disparo.clock import boot_clock
 from disparo.errors import DatabaseUnavailable, RedisUnavailable
 from disparo.models import App, Batch, Campaign, SendError, Worker
 from disparo.ratelimit import Permits, Stopped, Wait
+from disparo.sandbox import Options, Sandbox
 from disparo.statuses import Lane, Status
 from tests.factories.app import make_stop
 from tests.factories.campaign import CONTENT, make_batch, make_campaign
@@ -33,6 +34,7 @@ from worker import sender as sender_module
 from worker import view as view_module
 from worker.breakers import Breakers
 from worker.journal import Journal, JournalFull
+from worker.posters import Ready
 from worker.runner import Runner
 from worker.sender import Sender
 from worker.view import View
@@ -84,6 +86,37 @@ def test_a_slow_app_holds_up_no_other(house: House) -> None:
     fast = house.campaign(fast_app, 30, name="rápida")
     house.until_counts(fast, accepted=30)
     assert house.counts(slow)["accepted"] <= 3
+
+
+def test_an_app_that_hangs_holds_up_no_other_and_keeps_no_more_than_its_threads(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dropped: list[int] = []
+    renew = Sender._renew
+
+    def renewing(self: Sender, late: list[Ready]) -> None:
+        dropped.extend(one.row.app_id for one in late)
+        renew(self, late)
+
+    monkeypatch.setattr(Sender, "_renew", renewing)
+    house.connections.environment.values["DISPARO_TOKEN_LOJA_SUL"] = "sk_1"
+    with Sandbox(Options(latency_ms=600_000)) as hanging:
+        app = house.app("loja-sul", rate=80.0)
+        with house.connections.session() as session:
+            session.get_one(App, app.id).base_url = hanging.url
+        stuck = house.campaign(app, 200, name="parada")
+        sender = house.sender()
+        # Of its eight threads this app gets seven.
+        until(lambda: hanging.stats()["open_requests"] == 7, "its requests to hang")
+        fast = house.campaign(house.app(rate=50.0), 200, name="rápida")
+        house.until_counts(fast, accepted=200)
+        stats = hanging.stats()
+        assert (stats["open_requests"], stats["open_requests_most"]) == (7, 7)
+        assert fast.app_id not in dropped
+        # Nothing more of it is claimed than it has threads, but for a moment's.
+        until(lambda: house.counts(stuck)["sending"] <= 7 + 1, "the other rows to be put back")
+        assert house.counts(stuck)["sending"] >= 7
+        sender.close(0.5)
 
 
 # -- refusals ---------------------------------------------------------------------------------------------
@@ -811,14 +844,14 @@ def test_late_rows_that_get_no_permit_go_back_and_are_sent_once_when_there_are_s
 def test_rows_that_became_late_before_their_request_do_not_leave_at_once(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read, slow = Sender._content, threading.Event()
+    body, slow = Sender._body, threading.Event()
 
-    def reading(self: Sender, campaign_id: int, version: int | None) -> Any:
-        # PostgreSQL takes its time for the content, for every thread that wants it.
+    def rendering(self: Sender, row: Any) -> bytes:
+        # What the request needs takes its time, in every thread.
         assert slow.wait(PATIENCE_SECONDS)
-        return read(self, campaign_id, version)
+        return body(self, row)
 
-    monkeypatch.setattr(Sender, "_content", reading)
+    monkeypatch.setattr(Sender, "_body", rendering)
     campaign = house.campaign(house.app(rate=10.0), 16)
     sender = house.sender()
     # One thread stays free for other apps.
