@@ -48,7 +48,13 @@ class Feeder(Protocol):
     def give_back(self, route: Route, instants: Sequence[int]) -> None: ...
     def claim(self, job: Job, limit: int, route: Route) -> list[Claimed]: ...
     def dispatch(
-        self, rows: list[Claimed], route: Route, instants: Sequence[float], claimed_at: float
+        self,
+        rows: list[Claimed],
+        route: Route,
+        instants: Sequence[float],
+        claimed_at: float,
+        *,
+        capped: bool = False,
     ) -> None: ...
     def done(self, job: Job) -> None: ...
     def hand_back(self, jobs: list[Job]) -> None: ...
@@ -263,7 +269,8 @@ class Runner(threading.Thread):
             claimed_at = boot_clock()
             with self._waiting_for(LimitedBy.DATABASE):
                 rows = sender.claim(held.job, len(free), route)
-            sender.dispatch(rows, route, [free.popleft() / 1e6 + offset for _ in rows], claimed_at)
+            at = [free.popleft() / 1e6 + offset for _ in rows]
+            sender.dispatch(rows, route, at, claimed_at, capped=held.job.max_per_second is not None)
             with self._changed:
                 held.left -= len(rows)
                 turn.served += len(rows) / held.job.weight

@@ -6,7 +6,6 @@ second; the POST threads send them at their instants; a recorder writes outcomes
 holds one thread, a slow app holds nobody else.
 """
 
-import heapq
 import os
 import queue
 import random
@@ -15,8 +14,8 @@ import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -52,12 +51,11 @@ from disparo.whatsapp.codes import TABLE, Table
 from worker import journal
 from worker.breakers import Breakers
 from worker.pairs import Pairs
+from worker.posters import LATE_SECONDS, Posters, Ready
 from worker.routes import Route, Routes
 from worker.runner import HORIZON_SECONDS, Runner
 from worker.view import LOOK_SECONDS, View
 
-#: A permit later than this is dropped: sent now, it would stack on the next ones.
-LATE_SECONDS = 0.1
 #: Outcomes are written together that come within this time: the journal keeps them meanwhile.
 GROUP_SECONDS = 0.1
 GROUP_ROWS = 500
@@ -81,17 +79,6 @@ _ALIVE = text("""
     ON CONFLICT (name) DO UPDATE SET seen_at = excluded.seen_at, pace = excluded.pace""")
 
 logger = log.get(__name__)
-
-
-@dataclass(slots=True)
-class _Ready:
-    """A claimed row and the instant (monotonic seconds) at which it may leave."""
-
-    at: float
-    #: When it was claimed, by the boot clock.
-    claimed_at: float
-    row: Claimed
-    route: Route
 
 
 def process_name() -> str:
@@ -169,31 +156,15 @@ class Sender:
         self._claiming: set[int] = set()
         self._doubt_at: float | None = None
 
-        #: By instant, then in the order of the claims.
-        self._heap: list[tuple[float, int, _Ready]] = []
-        self._order = 0
-        guard = threading.RLock()
-        self._heap_changed = threading.Condition(guard)
-        #: Notified when so few rows wait that a runner should claim the next ones.
-        self._room = threading.Condition(guard)
-        self._low = 0
-        #: When the threads last could not take what was to be claimed.
-        self._busy_at = -1.0
-        self._no_more_rows = False
-        self._finished = 0
-        self._in_flight = 0
-        self._per_second = 0.0
+        self._posters = Posters(self._threads, self._post, self._renew)
         self._all_recorded = True
         self._minder = threading.Thread(target=self._mind, name="minder", daemon=True)
         # Not waited for: it may just be listening to a Redis that does not answer.
         listener = threading.Thread(target=self._listen, name="listener", daemon=True)
         self._recorder = threading.Thread(target=self._record, name="recorder", daemon=True)
-        self._posters = [
-            threading.Thread(target=self._post_in_turn, name=f"post-{n}", daemon=True)
-            for n in range(self._threads)
-        ]
-        for thread in (self._minder, listener, self._recorder, *self._posters):
+        for thread in (self._minder, listener, self._recorder):
             thread.start()
+        self._posters.start()
 
     # -- jobs in -------------------------------------------------------------------------------------
 
@@ -239,8 +210,8 @@ class Sender:
             runner = self._runners.get(app_id)
         return (
             runner is not None
-            and time.monotonic() - self._busy_at < 1.0
-            and runner.rows() > max(self._per_second, 4 * self._threads)
+            and self._posters.is_busy(app_id)
+            and runner.rows() > max(self._posters.per_second(app_id), 4 * self._threads)
         )
 
     # -- permits and claims (the runner's side) ------------------------------------------------------
@@ -250,21 +221,11 @@ class Sender:
         return self._routes.get(app_id)
 
     def room(self, app_id: int, rate: float) -> int:
-        """Rows worth claiming now: what may leave within the horizon and the threads can take.
+        """Rows of an app worth claiming now: what may leave within the horizon and its threads can take.
 
-        0 after a wait, when more is claimed than the threads took in time.
+        0 after a wait, when they did not take in time what is claimed already.
         """
-        # What waits for a thread gets late. So half of what the threads lately took within that time is claimed
-        # at once, and the next rows while the threads still have work for as long as a claim may take.
-        quick = int(self._per_second * LATE_SECONDS / 2)
-        with self._heap_changed:
-            free = self._threads - self._in_flight
-            self._low = quick
-            if len(self._heap) > self._low and time.monotonic() - self._heap[0][0] > LATE_SECONDS / 3:
-                self._busy_at = time.monotonic()
-                self._room.wait(LATE_SECONDS)
-                return 0
-        return min(batches.JOB_ROWS, max(1, int(rate * HORIZON_SECONDS)), max(free, quick, 1))
+        return self._posters.room(app_id, rate, HORIZON_SECONDS)
 
     def is_fenced(self) -> bool:
         """Whether the send fence holds everything."""
@@ -351,21 +312,35 @@ class Sender:
             logger.warning("unknown_claims_put_back", messages=n)
 
     def dispatch(
-        self, rows: list[Claimed], route: Route, instants: Sequence[float], claimed_at: float
+        self,
+        rows: list[Claimed],
+        route: Route,
+        instants: Sequence[float],
+        claimed_at: float,
+        *,
+        capped: bool = False,
     ) -> None:
         """Let each row leave at its instant (monotonic seconds).
 
         Args:
           claimed_at: An instant of `boot_clock` before the claim.
+          capped: Their campaign has a cap of its own.
         """
-        self._push([_Ready(at, claimed_at, row, route) for row, at in zip(rows, instants, strict=True)])
+        # Here, so that the first rows of a campaign need not wait for it when their instants have come. What is
+        # wrong with it concerns each row by itself.
+        with suppress(Exception):
+            for campaign_id, version in {
+                (row.campaign_id, row.version) for row in rows if row.content is None
+            }:
+                self._content(campaign_id, version)
+        self._push(
+            [Ready(at, claimed_at, row, route, capped) for row, at in zip(rows, instants, strict=True)]
+        )
 
-    def _push(self, ready: list[_Ready]) -> None:
-        with self._heap_changed:
+    def _push(self, ready: list[Ready]) -> None:
+        if not self._posters.push(ready):
             for one in ready:
-                self._order += 1
-                heapq.heappush(self._heap, (one.at, self._order, one))
-            self._heap_changed.notify(len(ready))
+                self._put_back(one.row)
 
     def done(self, job: Job) -> None:
         """Nothing can be claimed of a job now."""
@@ -384,33 +359,13 @@ class Sender:
 
     # -- POST (the threads' side) --------------------------------------------------------------------
 
-    def _post_in_turn(self) -> None:
-        while (ready := self._next_ready()) is not None:
-            try:
-                self._send(ready)
-            except Exception as err:  # noqa: BLE001 - a fault of ours must not end the thread; the row is accounted for
-                self._give_up(ready.row, err)
-            finally:
-                with self._heap_changed:
-                    self._in_flight -= 1
+    def _post(self, ready: Ready) -> None:
+        try:
+            self._send(ready)
+        except Exception as err:  # noqa: BLE001 - a fault of ours must not end the thread; the row is accounted for
+            self._give_up(ready.row, err)
 
-    def _next_ready(self) -> _Ready | None:
-        with self._heap_changed:
-            while True:
-                if self._heap:
-                    wait = self._heap[0][0] - time.monotonic()
-                    if wait <= 0 or self._closing.is_set():
-                        self._in_flight += 1
-                        if len(self._heap) == self._low:
-                            self._room.notify_all()
-                        return heapq.heappop(self._heap)[2]
-                    self._heap_changed.wait(wait)
-                elif self._no_more_rows:
-                    return None
-                else:
-                    self._heap_changed.wait()
-
-    def _send(self, ready: _Ready) -> None:
+    def _send(self, ready: Ready) -> None:
         row, route = ready.row, ready.route
         if not self._wanted(row):
             return self._put_back(row)
@@ -441,7 +396,7 @@ class Sender:
         if not self._wanted(row) or boot_clock() - ready.claimed_at > START_SECONDS:
             return self._put_back(row)
         if time.monotonic() - ready.at > LATE_SECONDS:
-            return self._renew(ready)
+            return self._renew([ready, *self._posters.late(row.app_id)])
         try:
             self._journal.start(row.id, row.claim)
         except journal.JournalFull as err:
@@ -450,7 +405,6 @@ class Sender:
             return self._put_back(row)
         probed = self._view.probed(row)
         answer = self._client.post(route.url, token.authorization, body)
-        self._finished += 1  # an estimate: two threads at once may lose one
         judgement = judge(answer, session=row.template is None, table=self._table)
         outcome = back = self._outcome(row, judgement)
         token_refused = judgement.code == TOKEN_REFUSED
@@ -477,50 +431,70 @@ class Sender:
     def _wanted(self, row: Claimed) -> bool:
         return not (self._closing.is_set() or self._fenced or self._view.forbids(row))
 
-    def _renew(self, ready: _Ready) -> None:
-        """Drop the permits of rows that are late, and get others for all of them in one call.
+    def _renew(self, late: list[Ready]) -> None:
+        """Get other permits for late rows of one app, all of them in one call.
 
         Sent now, they would stack on the next ones. Rows that get none are put back: a stop or a cool-down
-        holds no thread, and they are claimed again when their turn comes.
+        holds no thread, and they are claimed again when their turn comes. So are those for which the app has no
+        threads, as its requests do not end: they would only be late again.
         """
-        late = [ready]
-        with self._heap_changed:
-            latest = time.monotonic() - LATE_SECONDS
-            while self._heap and self._heap[0][0] < latest and len(late) < batches.JOB_ROWS:
-                if self._heap[0][2].row.app_id != ready.row.app_id:
-                    break
-                late.append(heapq.heappop(self._heap)[2])
+        app_id = late[0].row.app_id
+        # The cap of a campaign is counted when it is asked for.
+        for one in [one for one in late if one.capped]:
+            late.remove(one)
+            self._put_back(one.row)
+        until = time.monotonic() + HORIZON_SECONDS
+        logger.debug("permits_dropped", app_id=app_id, permits=len(late))
         try:
-            while late and not self._closing.is_set():
-                granted = self.acquire(ready.route, [Ask(Lane(ready.row.lane), len(late), len(late))])
+            while True:
+                late = self._still_wanted(late, self._posters.can_take(app_id, HORIZON_SECONDS))
+                if not late:
+                    break
+                lane = min((Lane(one.row.lane) for one in late), key=list(Lane).index)
+                n = min(len(late), batches.JOB_ROWS)
+                granted = self.acquire(late[0].route, [Ask(lane, n, len(late))])
                 if isinstance(granted, Permits):
                     instants, offset = granted.instants[0], time.monotonic() - granted.now / 1e6
                     again, late = late[: len(instants)], late[len(instants) :]
-                    admitted = {row.id for row in self._pairs.admit([one.row for one in again], ready.route)}
+                    admitted = {
+                        row.id for row in self._pairs.admit([one.row for one in again], again[0].route)
+                    }
                     again = [one for one in again if one.row.id in admitted]
                     for one, instant in zip(again, instants, strict=False):
                         one.at = instant / 1e6 + offset
                     self._push(again)
-                elif isinstance(granted, Wait) and granted.seconds <= HORIZON_SECONDS:
-                    self._closing.wait(granted.seconds)
+                elif isinstance(granted, Wait) and time.monotonic() + granted.seconds <= until:
+                    self._closing.wait(min(granted.seconds, LOOK_SECONDS))
                 else:
                     break
         except RedisUnavailable as err:
             self.tell("redis_unavailable", err)
         except (DisparoError, DBAPIError) as err:
             self.tell("sending_waits", err)
+        except Exception:  # a fault of ours must not end the thread
+            logger.exception("renewal_failed", app_id=app_id)
         finally:
             for one in late:
                 self._put_back(one.row)
 
+    def _still_wanted(self, rows: list[Ready], most: int) -> list[Ready]:
+        """The first ``most`` of the rows that may be sent; the others are put back."""
+        wanted: list[Ready] = []
+        for one in rows:
+            if len(wanted) < most and self._wanted(one.row):
+                wanted.append(one)
+            else:
+                self._put_back(one.row)
+        return wanted
+
     def _body(self, row: Claimed) -> bytes:
         if row.content is not None:
             return row.content.encode()
-        assert row.campaign_id is not None  # noqa: S101 - a row has a content of its own or a campaign's
         message, envelope = self._content(row.campaign_id, row.version)
         return render(message, envelope, orjson.loads(row.params or "{}"), row.recipient)
 
-    def _content(self, campaign_id: int, version: int | None) -> tuple[Content, Content]:
+    def _content(self, campaign_id: int | None, version: int | None) -> tuple[Content, Content]:
+        assert campaign_id is not None  # noqa: S101 - a row has a content of its own or a campaign's
         known = self._contents.get((campaign_id, version))
         if known is None:
             with self._connections.session() as session:
@@ -648,7 +622,7 @@ class Sender:
 
     def _mind(self) -> None:
         """Keep the view of stops fresh, tell that this worker lives, and settle the journals of dead ones."""
-        seen_at, finished = -HEARTBEAT_SECONDS, 0
+        seen_at = -HEARTBEAT_SECONDS
         while not self._closing.is_set():
             self._changed.wait(LOOK_SECONDS)
             self._changed.clear()
@@ -657,9 +631,7 @@ class Sender:
                 self._look_at_fence()
                 now = time.monotonic()
                 if now - seen_at >= HEARTBEAT_SECONDS:
-                    rate = (self._finished - finished) / (now - seen_at)
-                    self._per_second = rate if rate < self._per_second else (self._per_second + rate) / 2
-                    finished, seen_at = self._finished, now
+                    seen_at = now
                     self._say_that_it_lives()
                     self.put_back_unknown_claims()
                     self._settle_dead()
@@ -791,21 +763,20 @@ class Sender:
             runners = list(self._runners.values())
         for runner in runners:
             runner.wake()
-        with self._heap_changed:
-            self._heap_changed.notify_all()
+        self._withdraw()
         for runner in runners:
             runner.join(max(0.1, until - time.monotonic()))
         # Only now: a runner that was just claiming has handed over rows that must be put back.
-        with self._heap_changed:
-            self._no_more_rows = True
-            self._heap_changed.notify_all()
+        self._posters.end()
+        self._withdraw()
         self.hand_back([job for runner in runners for job in runner.left()])
-        for poster in self._posters:
-            poster.join(max(0.0, until - time.monotonic()))
+        posters_ended = self._posters.join(until)
         self._outcomes.put(None)
         self._recorder.join(max(2.0, until - time.monotonic()))
-        late = self._doubt_at is not None or any(
-            thread.is_alive() for thread in (self._recorder, *self._posters, *runners)
+        late = (
+            self._doubt_at is not None
+            or not posters_ended
+            or any(thread.is_alive() for thread in (self._recorder, *runners))
         )
         # Before its row goes: the minder might write it anew.
         self._minder.join(2.0)
@@ -825,6 +796,10 @@ class Sender:
         self._journal.close(all_recorded=self._all_recorded and not late)
         self._client.close()
         self._tokens.close()
+
+    def _withdraw(self) -> None:
+        for ready in self._posters.withdraw():
+            self._put_back(ready.row)
 
     def tell(self, event: str, err: Exception | str) -> None:
         """Log a trouble that comes by the thousand at most once in five seconds."""

@@ -22,16 +22,19 @@ from disparo.clock import boot_clock
 from disparo.errors import DatabaseUnavailable, RedisUnavailable
 from disparo.models import App, Batch, Campaign, SendError, Worker
 from disparo.ratelimit import Permits, Stopped, Wait
+from disparo.sandbox import Options, Sandbox
 from disparo.statuses import Lane, Status
 from tests.factories.app import make_stop
 from tests.factories.campaign import CONTENT, make_batch, make_campaign
 from tests.factories.message import make_message
 from tests.integration.house import PATIENCE_SECONDS, House, until
+from worker import posters as posters_module
 from worker import runner as runner_module
 from worker import sender as sender_module
 from worker import view as view_module
 from worker.breakers import Breakers
 from worker.journal import Journal, JournalFull
+from worker.posters import Ready
 from worker.runner import Runner
 from worker.sender import Sender
 from worker.view import View
@@ -83,6 +86,37 @@ def test_a_slow_app_holds_up_no_other(house: House) -> None:
     fast = house.campaign(fast_app, 30, name="rápida")
     house.until_counts(fast, accepted=30)
     assert house.counts(slow)["accepted"] <= 3
+
+
+def test_an_app_that_hangs_holds_up_no_other_and_keeps_no_more_than_its_threads(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dropped: list[int] = []
+    renew = Sender._renew
+
+    def renewing(self: Sender, late: list[Ready]) -> None:
+        dropped.extend(one.row.app_id for one in late)
+        renew(self, late)
+
+    monkeypatch.setattr(Sender, "_renew", renewing)
+    house.connections.environment.values["DISPARO_TOKEN_LOJA_SUL"] = "sk_1"
+    with Sandbox(Options(latency_ms=600_000)) as hanging:
+        app = house.app("loja-sul", rate=80.0)
+        with house.connections.session() as session:
+            session.get_one(App, app.id).base_url = hanging.url
+        stuck = house.campaign(app, 200, name="parada")
+        sender = house.sender()
+        # Of its eight threads this app gets seven.
+        until(lambda: hanging.stats()["open_requests"] == 7, "its requests to hang")
+        fast = house.campaign(house.app(rate=50.0), 200, name="rápida")
+        house.until_counts(fast, accepted=200)
+        stats = hanging.stats()
+        assert (stats["open_requests"], stats["open_requests_most"]) == (7, 7)
+        assert fast.app_id not in dropped
+        # Nothing more of it is claimed than it has threads, but for a moment's.
+        until(lambda: house.counts(stuck)["sending"] <= 7 + 1, "the other rows to be put back")
+        assert house.counts(stuck)["sending"] >= 7
+        sender.close(0.5)
 
 
 # -- refusals ---------------------------------------------------------------------------------------------
@@ -326,7 +360,7 @@ def test_a_request_that_outlasts_the_grace_time_becomes_unknown_by_its_journal(h
     house.until_counts(campaign, unknown=1)
     assert house.rows()[0].code == recovery.NO_ANSWER_RECORDED
     # Its answer comes after all, to a process that has given its name up: nothing changes.
-    until(lambda: not any(poster.is_alive() for poster in first._posters), "the answer is there")
+    until(lambda: first._posters.join(0.0), "the answer is there")
     assert house.counts(campaign) == {"unknown": 1}
 
 
@@ -535,7 +569,7 @@ def test_a_late_row_does_not_wait_out_a_cool_down_in_its_thread(house: House) ->
     house.sandbox.control(suffix_faults={"*": "throttle:3600"})
     sender = house.sender()
     until(lambda: house.counts(campaign).get("pending") == 20 and house.arrivals(), "all to be put back")
-    until(lambda: sender._in_flight == 0, "no thread to wait")
+    until(lambda: sender._posters.in_flight == 0, "no thread to wait")
     assert house.counts(campaign) == {"pending": 20}
 
 
@@ -750,7 +784,7 @@ def suspended(house: House, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Su
 
         monkeypatch.setattr(Sender, "acquire", asking)
         clock = SimpleNamespace(monotonic=lambda: now, sleep=time.sleep)
-        for module in (sender_module, runner_module):
+        for module in (sender_module, runner_module, posters_module):
             monkeypatch.setattr(module, "time", clock)
         sender, campaign = claimed(house)
         until(lambda: house.counts(campaign) == {"accepted": 1, "sending": 3}, "the first one to leave")
@@ -797,7 +831,7 @@ def test_late_rows_that_get_no_permit_go_back_and_are_sent_once_when_there_are_s
     house, campaign = found.house, found.campaign
     found.goes_on()
     house.until_counts(campaign, accepted=1, pending=3)
-    until(lambda: found.sender._in_flight == 0, "no thread to wait")
+    until(lambda: found.sender._posters.in_flight == 0, "no thread to wait")
     assert sum(wanted for wanted, _ in found.asked) == 3
     assert [(row.claims, row.attempts, row.code) for row in house.rows()[1:]] == [(1, 0, None)] * 3
     assert len(house.arrivals()) == 1
@@ -810,17 +844,18 @@ def test_late_rows_that_get_no_permit_go_back_and_are_sent_once_when_there_are_s
 def test_rows_that_became_late_before_their_request_do_not_leave_at_once(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read, slow = Sender._content, threading.Event()
+    body, slow = Sender._body, threading.Event()
 
-    def reading(self: Sender, campaign_id: int, version: int | None) -> Any:
-        # PostgreSQL takes its time for the content, for every thread that wants it.
+    def rendering(self: Sender, row: Any) -> bytes:
+        # What the request needs takes its time, in every thread.
         assert slow.wait(PATIENCE_SECONDS)
-        return read(self, campaign_id, version)
+        return body(self, row)
 
-    monkeypatch.setattr(Sender, "_content", reading)
+    monkeypatch.setattr(Sender, "_body", rendering)
     campaign = house.campaign(house.app(rate=10.0), 16)
     sender = house.sender()
-    until(lambda: sender._in_flight == sender._threads, "all threads to wait")
+    # One thread stays free for other apps.
+    until(lambda: sender._posters.in_flight == sender._threads - 1, "the app's threads to wait")
     slow.set()
     house.until_counts(campaign, accepted=16)
     assert house.sandbox.stats()["worst_second"] <= 12

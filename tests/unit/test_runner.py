@@ -98,7 +98,9 @@ class Feeder:
         self.claimable[job.batch_id] = left - n
         return [row(job, next(self._next)) for _n in range(n)]
 
-    def dispatch(self, rows: list[Claimed], _: Route, instants: Sequence[float], __: float) -> None:
+    def dispatch(
+        self, rows: list[Claimed], _: Route, instants: Sequence[float], __: float, **___: object
+    ) -> None:
         assert len(rows) == len(instants)
         self.sent += rows
 
