@@ -211,7 +211,7 @@ class Runner(threading.Thread):
         for (turn, ask), instants in zip(turns, granted.instants, strict=True):
             if instants:
                 last = max(last, asked_at + (instants[-1] - granted.now) / 1e6)
-                self._serve(turn, route, instants, asked_at - granted.now / 1e6)
+                self._serve(turn, route, instants, granted.now, asked_at)
             elif granted.wait_seconds is not None:
                 self._note_caps([(turn, ask)], granted.wait_seconds)
         # Ask for the next ones when these have nearly left, and for those that got none in their time.
@@ -256,8 +256,10 @@ class Runner(threading.Thread):
             ends = [turn.not_before for turn in self._turns.values() if turn.jobs]
         return min(LOOK_SECONDS, max(0.001, min(ends, default=0.0) - time.monotonic()))
 
-    def _serve(self, turn: _Turn, route: Route, instants: Sequence[int], offset: float) -> None:
-        """Claim a row for each instant (microseconds of the limiter; with ``offset`` in seconds our own)."""
+    def _serve(
+        self, turn: _Turn, route: Route, instants: Sequence[int], limiter_now: int, now: float
+    ) -> None:
+        """Claim a row for each instant, in microseconds of the limiter, whose clock showed ``limiter_now`` at ``now``."""
         sender, free = self._sender, deque(instants)
         with self._changed:
             self._served[turn.lane] = max(self._served[turn.lane], turn.served)
@@ -269,7 +271,7 @@ class Runner(threading.Thread):
             claimed_at = boot_clock()
             with self._waiting_for(LimitedBy.DATABASE):
                 rows = sender.claim(held.job, len(free), route)
-            at = [free.popleft() / 1e6 + offset for _ in rows]
+            at = [now + (free.popleft() - limiter_now) / 1e6 for _ in rows]
             sender.dispatch(rows, route, at, claimed_at, capped=held.job.max_per_second is not None)
             with self._changed:
                 held.left -= len(rows)

@@ -185,10 +185,11 @@ class Sender:
     def submit(self, job: Job) -> None:
         """Hand a job to the runner of its app.
 
-        One that can wait goes back while the threads are busy and that has work for a second: other workers may have
-        time for it, and nobody else's job waits behind it.
+        A batch that can wait goes back while the threads are busy and that has work for a second: other workers may
+        have time for it, and nobody else's job waits behind it.
         """
-        declined = job.lane != Lane.PAYMENT and not job.probe and self._has_enough(job.app_id)
+        can_wait = job.batch_id is not None and job.lane != Lane.PAYMENT
+        declined = can_wait and self._has_enough(job.app_id)
         with self._mutex:
             if not self._closing.is_set() and not declined:
                 runner = self._runners.get(job.app_id)
@@ -454,14 +455,14 @@ class Sender:
                 n = min(len(late), batches.JOB_ROWS)
                 granted = self.acquire(late[0].route, [Ask(lane, n, len(late))])
                 if isinstance(granted, Permits):
-                    instants, offset = granted.instants[0], time.monotonic() - granted.now / 1e6
+                    instants, now = granted.instants[0], time.monotonic()
                     again, late = late[: len(instants)], late[len(instants) :]
                     admitted = {
                         row.id for row in self._pairs.admit([one.row for one in again], again[0].route)
                     }
                     again = [one for one in again if one.row.id in admitted]
                     for one, instant in zip(again, instants, strict=False):
-                        one.at = instant / 1e6 + offset
+                        one.at = now + (instant - granted.now) / 1e6
                     self._push(again)
                 elif isinstance(granted, Wait) and time.monotonic() + granted.seconds <= until:
                     self._closing.wait(min(granted.seconds, LOOK_SECONDS))

@@ -4,7 +4,7 @@ import itertools
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from disparo.batches import Outcome
 from disparo.clock import boot_clock
 from disparo.errors import DatabaseUnavailable, RedisUnavailable
 from disparo.models import App, Batch, Campaign, SendError, Worker
-from disparo.ratelimit import Permits, Stopped, Wait
+from disparo.ratelimit import Ask, Permits, Stopped, Wait
 from disparo.sandbox import Options, Sandbox
 from disparo.statuses import Lane, Status
 from tests.factories.app import make_stop
@@ -35,6 +35,7 @@ from worker import view as view_module
 from worker.breakers import Breakers
 from worker.journal import Journal, JournalFull
 from worker.posters import Ready
+from worker.routes import Route
 from worker.runner import Runner
 from worker.sender import Sender
 from worker.view import View
@@ -614,7 +615,9 @@ def test_rows_of_a_claim_whose_answer_was_lost_are_put_back_and_sent_once(
     assert len(lost) == 2
     again = Counter(message_id for claim in lost for message_id in claim)
     for row in house.rows():
-        assert (row.claims, row.attempts) == (1 + again[row.id], 1)
+        # One that became late is claimed once more.
+        assert row.claims >= 1 + again[row.id]
+        assert row.attempts == 1
     assert single.id in {row.id for row in house.rows()}
     assert house.sandbox.stats()["repeated"] == 0
 
@@ -772,14 +775,14 @@ def suspended(house: House, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Su
         asked: list[tuple[int, Any]] = []
         acquire, now = Sender.acquire, time.monotonic()
 
-        def asking(self: Sender, app_id: int, permits: int, rate: float, *, probe: bool = False) -> Any:
+        def asking(self: Sender, route: Route, asks: Sequence[Ask], *, probe: bool = False) -> Any:
             if not threading.current_thread().name.startswith("post-"):
-                return acquire(self, app_id, permits, rate, probe=probe)
+                return acquire(self, route, asks, probe=probe)
             got = None
             try:
-                got = answer() if answer else acquire(self, app_id, permits, rate)
+                got = answer() if answer else acquire(self, route, asks)
             finally:
-                asked.append((permits, got))
+                asked.append((asks[0].n, got))
             return got
 
         monkeypatch.setattr(Sender, "acquire", asking)
@@ -803,7 +806,7 @@ def test_rows_that_became_late_share_a_call_for_new_permits_and_leave_in_order(
     found.goes_on()
     house.until_counts(found.campaign, accepted=4)
     # What the horizon had no permit for asked again.
-    assert sum(got.n for _, got in found.asked if isinstance(got, Permits)) == 3
+    assert sum(len(got.instants[0]) for _, got in found.asked if isinstance(got, Permits)) == 3
     assert max(wanted for wanted, _ in found.asked) >= 2
     assert [row.claims for row in house.rows()] == [1] * 4
     arrivals = house.arrivals()
