@@ -844,6 +844,23 @@ def test_late_rows_that_get_no_permit_go_back_and_are_sent_once_when_there_are_s
     assert house.sandbox.stats()["repeated"] == 0
 
 
+def test_no_thread_that_sends_waits_for_a_campaigns_content(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readers: set[str] = set()
+    content_of = sender_module.content_of
+
+    def reading(*arguments: Any) -> Any:
+        readers.add(threading.current_thread().name)
+        return content_of(*arguments)
+
+    monkeypatch.setattr(sender_module, "content_of", reading)
+    campaign = house.campaign(house.app(), 20)
+    house.sender()
+    house.until_counts(campaign, accepted=20)
+    assert readers == {f"app-{campaign.app_id}"}
+
+
 def test_rows_that_became_late_before_their_request_do_not_leave_at_once(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
