@@ -313,14 +313,21 @@ def _rooms(
     for key, waiting in ones.items():
         rate, there = rates[key[0]], named[key]
         ahead = ahead_rows(rate)
-        # Producers name single messages themselves, as many as they like: that takes nobody else's room.
-        taken = sum(n if one is not None else min(n, ahead // 2) for one, n in there.items())
-        if taken * 2 > ahead:
-            continue
-        room = rooms[key] = _Room(turns.lane(*key), ahead - taken)
+        # Some may not fill the room, however many rows they have in the queue: producers name single messages
+        # themselves, and what a campaign's own limit holds back leaves the room only at that limit.
+        most: dict[Participant, float] = {None: ahead // 2}
         for one in waiting:
-            # What its own limit holds back must not hold back the others in the queue.
-            own = ahead_rows(min(rate, one.max_per_second or rate))
+            if one.max_per_second is not None:
+                most[one.campaign_id] = ahead * min(1.0, one.max_per_second / rate)
+        taken = sum(min(n, most.get(one, n)) for one, n in there.items())
+        # Half of what each may have is what it has when it is named again.
+        if sum(min(n, most[one] / 2) if one in most else n for one, n in there.items()) * 2 > ahead:
+            continue
+        room = rooms[key] = _Room(turns.lane(*key), ahead - int(taken))
+        for one in waiting:
+            own = ahead
+            if one.max_per_second is not None:
+                own = min(ahead, max(2, round(most[one.campaign_id])))
             n = there[one.campaign_id]
             if n * 2 <= own:
                 one.size, one.room = job_rows(own), own - n

@@ -111,8 +111,29 @@ def test_what_its_own_limit_holds_back_takes_no_room_of_others(session: Session,
     rows = Counter[int | None]()
     for job in releases.release(session, now):
         rows[job.campaign_id] += job.size
-    assert rows == {slow.id: 20, other.id: 175}, "175: seven whole jobs"
+    assert rows == {slow.id: 2, other.id: 175}, "175: seven whole jobs"
     assert releases.release(session, now) == []
+
+
+@pytest.mark.parametrize(("rate", "limits"), [(10.0, (1.0, 1.0)), (80.0, (10.0,) * 3), (80.0, (2.0,) * 20)])
+def test_campaigns_with_limits_of_their_own_leave_the_rest_of_the_rate_to_others(
+    session: Session, now: datetime, rate: float, limits: tuple[float, ...]
+) -> None:
+    app, turns, jobs = make_app(session, rate=rate), Turns(), list[Job]()
+    slow = [make_campaign(session, app, name=f"c{n}", max_per_second=cap) for n, cap in enumerate(limits)]
+    other = make_campaign(session, app, name="outra")
+    for campaign in [*slow, other]:
+        add_rows(session, campaign, round(10 * rate))
+    sent: Counter[int | None] = Counter()
+    for half_second in range(20):
+        jobs += releases.release(session, now, turns)
+        quotas = {other.id: round((rate - sum(limits)) / 2)}
+        if half_second % 2:
+            quotas |= {one.id: round(cap) for one, cap in zip(slow, limits, strict=True)}
+        for campaign_id, quota in quotas.items():
+            sent += send(session, [job for job in jobs if job.campaign_id == campaign_id], now, quota)
+        jobs = [job for job in jobs if left_of(session, job)]
+    assert sent[other.id] == round(10 * (rate - sum(limits)))
 
 
 def test_messages_that_a_producer_named_itself_take_at_most_half_of_the_room(
@@ -125,6 +146,9 @@ def test_messages_that_a_producer_named_itself_take_at_most_half_of_the_room(
     jobs = releases.release(session, now)
     assert {job.campaign_id for job in jobs} == {campaign.id}
     assert sum(sizes(jobs)) == ahead_rows(10) // 2
+    # It is filled again when half of that is free, not when nothing is left.
+    assert send(session, jobs[:1], now) == {campaign.id: 10}
+    assert sum(sizes(releases.release(session, now))) == 10
 
 
 def test_the_queue_holds_no_more_than_the_rooms_however_large_a_campaign_is(
