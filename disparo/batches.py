@@ -42,6 +42,17 @@ PAID_OR_BOUGHT = """(EXISTS (
         SELECT 1 FROM reminders r WHERE r.message_id = m.id AND r.converted_at IS NOT NULL))"""
 
 
+def takes(lane: str) -> str:
+    """SQL: worker ``w`` takes what the scheduler names of a lane from its queue."""
+    queue = f"CASE WHEN {lane} = 'payment' THEN 'urgent' ELSE 'bulk' END"
+    return f"(w.queues = '' OR {queue} = ANY (string_to_array(w.queues, ',')))"
+
+
+def is_worked_on(lane: str) -> str:
+    """SQL: a worker lives, seen after ``:alive``, that takes what is named of a lane."""
+    return f"EXISTS (SELECT 1 FROM workers w WHERE w.seen_at > :alive AND {takes(lane)})"
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """What a job in the queue names: a batch (``batch_id``) or messages by their ids, of one app, lane and campaign."""

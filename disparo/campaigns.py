@@ -12,9 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
-from disparo import actions, counters, notifications, windows
+from disparo import actions, batches, counters, notifications, windows
 from disparo.errors import ConflictError, InputError, NotFoundError
-from disparo.models import App, Campaign, Import, Message, Worker
+from disparo.models import App, Campaign, Import, Message
 from disparo.rendering import Content, compile_content
 from disparo.statuses import CampaignState, Lane, Status
 from disparo.stop_rules import BY_LANE, StopIf, answered
@@ -557,7 +557,12 @@ def shut(session: Session, now: datetime, zone: ZoneInfo) -> list[int]:
     return found
 
 
-def live_workers(session: Session) -> int:
-    """Worker processes that were seen within the last seconds, by the database's clock."""
-    seen = text("seen_at > now() - make_interval(secs => :silent)").bindparams(silent=WORKER_SILENT_SECONDS)
-    return session.execute(select(func.count()).select_from(Worker).where(seen)).scalar_one()
+def live_workers(session: Session, lane: str | None = None) -> int:
+    """Worker processes seen within the last seconds, by the database's clock; of a lane those that take from its queue."""
+    found = session.execute(
+        text(f"""
+            SELECT count(*) FROM workers w WHERE w.seen_at > now() - make_interval(secs => :silent)
+                AND (CAST(:lane AS text) IS NULL OR {batches.takes("CAST(:lane AS text)")})"""),
+        {"silent": WORKER_SILENT_SECONDS, "lane": lane},
+    )
+    return int(found.scalar_one())

@@ -169,7 +169,7 @@ def _look(session: Session, campaign: Campaign, now: datetime, zone: ZoneInfo) -
             for stop in apps.stops(session, app.id)
             if stop.scope == "app" or stop.key in (campaign.lane, campaign.template)
         ],
-        workers=live_workers(session),
+        workers=live_workers(session, campaign.lane),
         pace=pace(session, app.id),
         budget=portfolios.budget(session, app.id) if campaign.template else None,
         next_try=_next_try(session, campaign, now) if counts[Status.PENDING] else None,

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from disparo.batches import ALIVE_WITHIN, SILENT_AFTER, Outcome, record
+from disparo.batches import ALIVE_WITHIN, SILENT_AFTER, Outcome, is_worked_on, record
 from disparo.counters import DELTAS_OF_CHANGED
 from disparo.statuses import Lane, Status
 
@@ -151,15 +151,15 @@ def settle_dead_worker(
 def hand_back_silent(session: Session, now: datetime) -> int:
     """Let batches be named again of which nobody has taken rows for a minute; how many.
 
-    While no worker lives, what nobody holds waits in the queue: named each minute, it would fill Redis.
+    While no worker of its queue lives, what nobody holds waits there: named each minute, it would fill Redis.
     """
     return len(
         session.execute(
-            text("""
-                UPDATE batches SET state = 'waiting', holder = NULL
-                WHERE state = 'released' AND coalesce(held_at, released_at) < :before
-                    AND (holder IS NOT NULL OR EXISTS (SELECT 1 FROM workers WHERE seen_at > :alive))
-                RETURNING id"""),
+            text(f"""
+                UPDATE batches b SET state = 'waiting', holder = NULL FROM campaigns c
+                WHERE b.state = 'released' AND coalesce(b.held_at, b.released_at) < :before AND c.id = b.campaign_id
+                    AND (b.holder IS NOT NULL OR {is_worked_on("c.lane")})
+                RETURNING b.id"""),
             {"before": now - SILENT_AFTER, "alive": now - ALIVE_WITHIN},
         ).all()
     )

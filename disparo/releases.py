@@ -18,6 +18,7 @@ from disparo.batches import (
     SILENT_AFTER,
     SINGLE_MAY_GO,
     Job,
+    is_worked_on,
 )
 from disparo.statuses import Lane
 
@@ -203,10 +204,12 @@ class _Turn:
                 self.one.new = 0
 
 
+#: SQL: what is named before this of the lane of message ``m`` is named again.
+_SILENT = "CASE WHEN m.lane = 'payment' THEN :silent_urgent ELSE :silent_bulk END"
 #: SQL: message ``m`` waits for nothing but a job that names it. Looked for by campaign, since those that are held may
 #: have a million of them.
-_IS_DUE = """m.status = 'pending' AND m.due_at <= :now
-    AND (m.released_at IS NULL OR m.released_at <= :silent)"""
+_IS_DUE = f"""m.status = 'pending' AND m.due_at <= :now
+    AND (m.released_at IS NULL OR m.released_at <= {_SILENT})"""
 
 
 def release(
@@ -230,7 +233,7 @@ def release(
       Jobs, those of payments first, then of utility, then of marketing.
     """
     turns = turns or Turns()
-    values = {"now": now, "silent": _silent(session, now), "full": portfolios.full(session)}
+    values = {"now": now, "full": portfolios.full(session), **_silent(session, now)}
     rooms = _rooms(session, values, turns, frozenset(shut))
     _look(session, values, rooms)
     jobs: list[Job] = []
@@ -244,14 +247,15 @@ def release(
 
 _RANKS = {str(lane): rank for rank, lane in enumerate(Lane)}
 
-_LIVES = text("SELECT EXISTS (SELECT 1 FROM workers WHERE seen_at > :alive)")
+_LIVE = text("SELECT " + ", ".join(map(is_worked_on, ("'payment'", "'marketing'"))))
 
 
-def _silent(session: Session, now: datetime) -> datetime:
-    """Single messages that were named before this are named again."""
-    # While nobody works, their jobs wait in the queue: named each minute, they would fill Redis.
-    alive = session.execute(_LIVES, {"alive": now - ALIVE_WITHIN}).scalar_one()
-    return now - SILENT_AFTER if alive else _LONG_AGO
+def _silent(session: Session, now: datetime) -> dict[str, datetime]:
+    """Messages that were named before these instants are named again: the parameters of `_SILENT`."""
+    # While nobody takes from a queue, their jobs wait there: named each minute, they would fill Redis.
+    urgent, bulk = session.execute(_LIVE, {"alive": now - ALIVE_WITHIN}).one()
+    silent = {True: now - SILENT_AFTER, False: _LONG_AGO}
+    return {"silent_urgent": silent[urgent], "silent_bulk": silent[bulk]}
 
 
 _SINGLE_FITS = portfolios.message_fits("m", "m.template")
@@ -281,7 +285,7 @@ _NAMED = text(f"""
     WHERE b.state = 'released' GROUP BY b.app_id, c.lane, b.campaign_id
     UNION ALL
     SELECT m.app_id, m.lane, m.campaign_id, count(*) FROM messages m
-    WHERE m.status = 'pending' AND m.due_at <= :now AND m.released_at > :silent
+    WHERE m.status = 'pending' AND m.due_at <= :now AND m.released_at > {_SILENT}
     GROUP BY m.app_id, m.lane, m.campaign_id""")
 
 

@@ -184,6 +184,9 @@ def test_a_pause_a_stop_a_missing_worker_and_a_decision_come_before_all_else(ses
         return found["limited_by"], found["eta_seconds"]
 
     assert shown() == (LimitedBy.NO_WORKER, None)
+    # Of lane marketing, it takes nothing from its queue.
+    make_worker(session, now + HOUR, "urgent", queues="urgent")
+    assert shown() == (LimitedBy.NO_WORKER, None)
     make_worker(session, now + HOUR)
     assert shown()[0] == LimitedBy.BUDGET
     stop = make_stop(session, app)

@@ -293,6 +293,12 @@ def test_silent_batches_that_nobody_holds_are_left_in_the_queue_while_no_worker_
     assert recovery.hand_back_silent(session, later) == 0
     worker.seen_at = later
     session.flush()
+    # One that lives takes nothing from the queue in which it waits.
+    worker.queues = "urgent"
+    session.flush()
+    assert recovery.hand_back_silent(session, later) == 0
+    worker.queues = "bulk,urgent"
+    session.flush()
     assert recovery.hand_back_silent(session, later) == 1
     assert releases.release(session, later) == [job]
 

@@ -363,8 +363,12 @@ def test_a_message_is_named_once_until_it_is_silent_for_a_minute(session: Sessio
     worker = make_worker(session, now + 59 * SECOND)
     assert releases.release(session, now + 59 * SECOND) == []
     assert releases.release(session, now + 60 * SECOND) == expected
-    # While nobody works, nothing is named each minute.
-    worker.seen_at = now
+    worker.seen_at = now + 120 * SECOND
+    # While nobody takes from its queue, nothing is named each minute.
+    worker.queues = "urgent"
+    session.flush()
+    assert releases.release(session, now + 120 * SECOND) == []
+    worker.queues, worker.seen_at = "bulk", now
     session.flush()
     assert releases.release(session, now + timedelta(hours=1)) == []
 
