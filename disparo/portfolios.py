@@ -111,15 +111,19 @@ def budget(session: Session, app_id: int, *, lock: bool = False) -> Budget | Non
     return Budget(*row) if row else None
 
 
+def rooms(session: Session) -> dict[int, tuple[int, int]]:
+    """Of each app with a limit: its portfolio, and how many new recipients that may write to now."""
+    rows = session.execute(
+        text("""
+            SELECT a.id, p.id, CASE WHEN p.counted_at IS NULL THEN 0 ELSE greatest(0, p.daily_limit - p.used) END
+            FROM apps a JOIN portfolios p ON p.id = a.portfolio_id WHERE p.daily_limit IS NOT NULL""")
+    )
+    return {app_id: (portfolio_id, room) for app_id, portfolio_id, room in rows}
+
+
 def full(session: Session) -> list[int]:
     """Apps whose portfolio may write to nobody new now: of their templates nothing is named but to who is counted."""
-    return list(
-        session.execute(
-            text("""
-                SELECT a.id FROM apps a JOIN portfolios p ON p.id = a.portfolio_id
-                WHERE p.daily_limit IS NOT NULL AND (p.counted_at IS NULL OR p.used >= p.daily_limit)""")
-        ).scalars()
-    )
+    return [app_id for app_id, (_, room) in rooms(session).items() if not room]
 
 
 def frees_at(session: Session, found: Budget) -> datetime | None:

@@ -140,7 +140,8 @@ class _Waiting:
     max_per_second: float | None = None
     #: How many more of its first rows may leave; None: all of them.
     first_left: int | None = None
-    #: Whether the daily budget has room for recipients that it has not written to yet.
+    #: Whether new recipients take room of a daily budget, and whether that has any.
+    counts: bool = False
     fits: bool = True
     #: How many of its rows may be named now, of what its lane has room for, and how many by each job.
     room: int = 0
@@ -178,6 +179,10 @@ class _Room:
     turns: LaneTurns
     rows: int
     ones: dict[Participant, _Waiting] = field(default_factory=dict)
+
+
+#: Rows in the queue by lane of an app and participant.
+_Named = dict[tuple[int, str], dict[Participant, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,9 +238,12 @@ def release(
       Jobs, those of payments first, then of utility, then of marketing.
     """
     turns = turns or Turns()
-    values = {"now": now, "full": portfolios.full(session), **_silent(session, now)}
-    rooms = _rooms(session, values, turns, frozenset(shut))
+    budgets = portfolios.rooms(session)
+    full = [app_id for app_id, (_, left) in budgets.items() if not left]
+    values = {"now": now, "full": full, **_silent(session, now)}
+    rooms, named = _rooms(session, values, turns, frozenset(shut))
     _look(session, values, rooms)
+    _leave_budgets(rooms, named, budgets)
     jobs: list[Job] = []
     for _ in range(ROUNDS):
         planned = [turn for room in rooms.values() for turn in _plan(room)]
@@ -273,7 +281,7 @@ _APPS = text(f"""
 _CAMPAIGNS = text(f"""
     SELECT c.app_id, c.lane, c.id, c.weight, c.max_per_second, CASE WHEN c.first IS NOT NULL THEN
         c.first - (SELECT coalesce(sum(b.size), 0) FROM batches b WHERE b.campaign_id = c.id) END,
-        {portfolios.CAMPAIGN_FITS}
+        c.template IS NOT NULL, {portfolios.CAMPAIGN_FITS}
     FROM campaigns c WHERE c.state = 'running' AND {CAMPAIGN_MAY_GO}""")
 
 #: SQL: rows of batch ``b`` that wait for a claim. Its size says how many it had.
@@ -291,8 +299,8 @@ _NAMED = text(f"""
 
 def _rooms(
     session: Session, values: Mapping[str, object], turns: Turns, shut: frozenset[int]
-) -> dict[tuple[int, str], _Room]:
-    """The lanes that have room, with everybody who may have something to name."""
+) -> tuple[dict[tuple[int, str], _Room], _Named]:
+    """The lanes that have room, with everybody who may have something to name; and the rows that are named."""
     apps = session.execute(_APPS, {**values, "lanes": [str(lane) for lane in Lane]}).all()
     campaigns = session.execute(_CAMPAIGNS, {"full": values["full"]}).all()
     ones: dict[tuple[int, str], list[_Waiting]] = defaultdict(list)
@@ -301,16 +309,16 @@ def _rooms(
         rates[app_id] = rate
         for lane in lanes:
             ones[app_id, lane].append(_Waiting(app_id, lane, None))
-    for app_id, lane, campaign_id, weight, max_per_second, left, fits in campaigns:
+    for app_id, lane, campaign_id, weight, max_per_second, left, counts, fits in campaigns:
         if campaign_id not in shut and app_id in rates:
             first_left = None if left is None else max(0, int(left))
             ones[app_id, lane].append(
-                _Waiting(app_id, lane, campaign_id, weight, max_per_second, first_left, fits)
+                _Waiting(app_id, lane, campaign_id, weight, max_per_second, first_left, counts, fits)
             )
     turns.keep(ones.keys())
+    named: _Named = defaultdict(lambda: defaultdict(int))
     if not ones:
-        return {}
-    named: dict[tuple[int, str], dict[Participant, int]] = defaultdict(lambda: defaultdict(int))
+        return {}, named
     for app_id, lane, campaign_id, n in session.execute(_NAMED, values):
         named[app_id, lane][campaign_id] += int(n)
     rooms = {}
@@ -337,7 +345,7 @@ def _rooms(
                 one.size, one.room = job_rows(own), own - n
                 room.ones[one.campaign_id] = one
         room.turns.keep([one.campaign_id for one in waiting])
-    return rooms
+    return rooms, named
 
 
 _CAMPAIGN_DUE = f"""
@@ -389,6 +397,32 @@ def _look(session: Session, values: Mapping[str, object], rooms: Mapping[tuple[i
     ids = [one.campaign_id for one in ones if one.campaign_id is not None and one.fits]
     for batch_id, app_id, lane, campaign_id, size, left in session.execute(_HANDED_BACK, {"ids": ids}):
         rooms[app_id, lane].ones[campaign_id].again.append((batch_id, size, left))
+
+
+def _leave_budgets(
+    rooms: Mapping[tuple[int, str], _Room], named: _Named, budgets: Mapping[int, tuple[int, int]]
+) -> None:
+    """Name no more new rows of a lane than a daily budget has left after what more urgent ones wait for.
+
+    In the queue they would take it: payments have workers of their own.
+    """
+    room = dict(budgets.values())
+    left = dict(room)
+    for lane in Lane:
+        wanted: dict[int, int] = defaultdict(int)
+        for app_id, (portfolio_id, _) in budgets.items():
+            wanted[portfolio_id] += sum(named.get((app_id, lane), {}).values())
+            here = rooms.get((app_id, lane))
+            for one in here.ones.values() if here else ():
+                if not one.counts:
+                    continue
+                if left[portfolio_id] < room[portfolio_id]:
+                    free = max(0, left[portfolio_id] - wanted[portfolio_id])
+                    one.again = deque(batch for batch in one.again if batch[2] <= free)
+                    one.new = 0 if one.again else min(one.new, free)
+                wanted[portfolio_id] += one.new + sum(rows for _, _, rows in one.again)
+        for portfolio_id, n in wanted.items():
+            left[portfolio_id] -= n
 
 
 def _asked(rows: Mapping[tuple[int, str, Participant], int]) -> dict[str, list[object]]:

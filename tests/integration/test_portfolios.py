@@ -212,6 +212,29 @@ def test_a_full_budget_names_nothing_new_and_goes_on_as_its_24_hours_roll(sessio
     assert len(recount(session, portfolio)) == 2
 
 
+def test_what_is_left_of_a_budget_goes_to_the_most_urgent_lane_of_all_its_apps(session, now):
+    app, other = make_app(session, rate=10.0), make_app(session, "filial", rate=10.0)
+    make_portfolio(session, app, other, limit=12)
+    offers, rest = launched(session, app, 30, "oferta"), launched(session, other, 30, "resto")
+    pix = launched(session, app, 15, "pix")
+    pix.lane = "payment"
+    session.execute(text("UPDATE messages SET lane = 'payment' WHERE campaign_id = :id"), {"id": pix.id})
+    session.flush()
+    named = releases.release(session, now)
+    assert {job.campaign_id for job in named} == {pix.id}
+    assert sum(len(batches.claim(session, job, job.size, "w1", now)) for job in named) == 12
+    for job in named:
+        batches.finish(session, job, now)
+    assert releases.release(session, now) == []
+    later = now + COUNTED_FOR
+    portfolios.forget_old(session, later)
+    named = releases.release(session, later)
+    assert named[0].campaign_id == pix.id
+    assert sum(len(batches.claim(session, job, job.size, "w1", later)) for job in named[1:]) == 12 - 3
+    assert len(batches.claim(session, named[0], 3, "w1", later)) == 3
+    assert {job.campaign_id for job in named[1:]} <= {offers.id, rest.id}
+
+
 def test_who_is_written_to_again_counts_for_another_day(session, now):
     app = make_app(session)
     portfolio = make_portfolio(session, app, limit=5)
