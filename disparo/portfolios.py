@@ -249,7 +249,8 @@ def _locked(session: Session, name: str) -> Portfolio:
 
 def _count_anew(portfolio: Portfolio) -> None:
     portfolio.counted_at = None
-    portfolio.updated_at = func.now()
+    # Not that of the transaction, which may have waited for the lock longer than a claim takes.
+    portfolio.updated_at = func.clock_timestamp()
 
 
 def get(session: Session, name: str) -> Portfolio:
@@ -336,7 +337,7 @@ def count_due(session: Session, now: datetime) -> list[str]:
 
 def count_all_anew(session: Session) -> None:
     """Have every portfolio count again, because the tables are those of a backup."""
-    session.execute(text("UPDATE portfolios SET counted_at = NULL, updated_at = now()"))
+    session.execute(text("UPDATE portfolios SET counted_at = NULL, updated_at = clock_timestamp()"))
 
 
 def forget_old(session: Session, now: datetime, *, page: int = 5_000) -> int:

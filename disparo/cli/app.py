@@ -166,7 +166,7 @@ def limit(
     from disparo import apps
 
     wanted = None
-    if rate is not None and rate != "none":
+    if rate is not None and rate.strip().lower() != "none":
         try:
             wanted = float(rate)
         except ValueError:

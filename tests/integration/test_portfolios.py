@@ -286,6 +286,7 @@ def test_a_limit_that_is_set_counts_who_was_written_to_before_and_lets_nobody_ne
     assert portfolios.full(session) == [app.id]
     assert claim(session, batch, 4, now) == []
     set_at = session.execute(select(Portfolio.updated_at)).scalar_one()
+    assert set_at > db.now(session), "the instant at which it was set, however long that waited for a lock"
     assert portfolios.count_due(session, set_at + SETTLED_AFTER - MINUTE) == []
     assert portfolios.count_due(session, set_at + SETTLED_AFTER) == ["grupo"]
     keys = {session.get_one(Message, row.id).recipient_key for row in recent}
