@@ -211,9 +211,10 @@ def _claim_statement(which: str, is_over: str, *, limited: bool = False) -> Text
 
 # What nobody has claimed yet was cancelled with the payment itself.
 _IDS = ("m.id = ANY(:ids)", f"m.claims > 0 AND {PAID_OR_BOUGHT}")
-# What was put back is due by itself, and named by its id.
+# What was put back is due by itself, and named by its id. A batch that was taken back is nobody's, whoever held it.
 _BATCH = (
-    """m.due_at IS NULL AND m.campaign_id = (SELECT campaign_id FROM batches WHERE id = :batch_id)
+    """m.due_at IS NULL AND m.campaign_id = (
+        SELECT campaign_id FROM batches WHERE id = :batch_id AND state = 'released')
     AND m.id BETWEEN (SELECT first_message_id FROM batches WHERE id = :batch_id)
     AND (SELECT last_message_id FROM batches WHERE id = :batch_id)""",
     "false",
@@ -310,6 +311,17 @@ def finish(session: Session, job: Job, now: datetime) -> None:
             WHERE b.id = :id AND b.state = 'released'"""),
         {"id": job.batch_id},
     )
+
+
+def take_back(session: Session, campaign_ids: Sequence[int]) -> None:
+    """Take batches of campaigns back from the queue and from who holds them; they wait to be named again."""
+    if campaign_ids:
+        session.execute(
+            text("""
+                UPDATE batches SET state = 'waiting', holder = NULL
+                WHERE state = 'released' AND campaign_id = ANY(:ids)"""),
+            {"ids": list(campaign_ids)},
+        )
 
 
 def hand_back(session: Session, batch_ids: Sequence[int], message_ids: Sequence[int] = ()) -> None:

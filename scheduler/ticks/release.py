@@ -33,6 +33,8 @@ def run(connections: Connections, session: Session) -> Callable[[], None]:
     campaigns.start_due(session, now)
     campaigns.expire(session, now)
     shut = campaigns.shut(session, now, connections.settings.zone)
+    # At a slow rate, or where no worker was there, it would leave long after the window was shut.
+    batches.take_back(session, shut)
     jobs = stops.as_jobs(stops.release_probes(session, now, shut=shut))
     jobs += releases.release(session, now, _turns, shut=shut)
 

@@ -357,10 +357,10 @@ def test_a_worker_finds_by_the_table_what_it_has_claimed(session: Session, now: 
 
 def test_a_worker_learns_of_whom_a_job_is_and_how_much_it_may_have(session: Session, now: datetime) -> None:
     app = make_app(session)
-    campaign = make_campaign(session, app, 3, weight=5, max_per_second=2.5)
+    campaign = make_campaign(session, app, 2, weight=5, max_per_second=2.5)
     of_campaign = {"campaign_id": campaign.id, "weight": 5, "max_per_second": 2.5}
     (job,) = releases.release(session, now)
-    assert job == Job(app.id, campaign.lane, batch_id=job.batch_id, size=3, **of_campaign)
+    assert job == Job(app.id, campaign.lane, batch_id=job.batch_id, size=2, **of_campaign)
     assert job.batch_id is not None
     assert batches.take(session, job.batch_id, "w", now) == job
     first, second = batches.claim(session, job, 2, "w", now)

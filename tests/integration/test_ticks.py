@@ -12,7 +12,7 @@ from redis import Redis
 from sqlalchemy import Interval, bindparam, select, text
 from sqlalchemy.orm import Session
 
-from disparo import batches, counters, db, recovery, releases
+from disparo import batches, counters, db, recovery, releases, windows
 from disparo.batches import Outcome
 from disparo.connections import Connections, connect
 from disparo.errors import RedisUnavailable
@@ -123,6 +123,27 @@ def test_every_tick_is_harmless_when_there_is_nothing_to_do(connections: Connect
 
 
 # -- release ----------------------------------------------------------------------------------------------
+
+
+def test_what_was_named_before_its_window_was_shut_is_not_sent_after_it(connections: Connections) -> None:
+    with connections.session() as session:
+        campaign = make_campaign(session, make_app(session), 20)
+    tick(connections, "release")
+    with connections.session() as session:
+        now = db.now(session)
+        ids = session.scalars(select(Batch.id)).all()
+        held = [job for one in ids if (job := batches.take(session, one, "w", now))]
+        assert len(batches.claim(session, held[0], 1, "w", now)) == 1
+        another_day = windows.DAYS[(now + timedelta(days=3)).weekday()]
+        session.get_one(Campaign, campaign.id).window = f"{another_day} 8-9"
+    tick(connections, "release")
+    with connections.session() as session:
+        assert [batches.claim(session, job, 20, "w", now) for job in held] == [[], []]
+        session.get_one(Campaign, campaign.id).window = "always"
+    tick(connections, "release")
+    with connections.session() as session:
+        assert session.scalars(select(Batch.id).order_by(Batch.id)).all() == ids, "the same are named again"
+        assert sum(len(batches.claim(session, job, 20, "w", now)) for job in held) == 19
 
 
 def test_released_work_is_in_the_queue_of_its_lane(connections: Connections, jobs: Jobs) -> None:
