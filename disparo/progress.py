@@ -83,10 +83,12 @@ class _Look:
     @property
     def rate(self) -> float:
         """Messages per second that got an answer lately."""
-        lately = [one for one in self.answers if one[0] > self.now - timedelta(seconds=SHOWN_SECONDS)]
+        since = self.now - timedelta(seconds=SHOWN_SECONDS)
+        lately = sum(n for at, n in self.answers if at > since)
         if not lately:
             return 0.0
-        return sum(n for _, n in lately) / max(1.0, (self.now - lately[0][0]).total_seconds())
+        # From its first answer on, where it has just begun; not from the first of these, which may be the only one.
+        return lately / max(1.0, (self.now - max(since, self.answers[0][0])).total_seconds())
 
     @property
     def is_stopped(self) -> bool:

@@ -216,6 +216,13 @@ def test_the_end_is_told_from_the_last_minute_not_from_the_last_seconds(session,
     assert found["eta_seconds"] == pytest.approx(left / (758 / 58), rel=0.03)
 
 
+def test_a_slow_campaign_is_not_shown_faster_than_it_is(session, app, worker, now):
+    campaign = make_campaign(session, app, 900)
+    for ago in (25, 20, 15, 10, 5, 0):
+        answered(session, campaign, now, per_second=1, seconds=1, until=ago)
+    assert status(session, campaign, now)["rate"] == 0.2
+
+
 def test_what_people_decide_is_no_speed(session, app, worker, now):
     campaign = make_campaign(session, app, 3_600)
     answered(session, campaign, now, per_second=10, seconds=59)
