@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -24,6 +25,9 @@ _NAME = re.compile(r"[\w][\w .,@+-]{0,99}")
 
 #: Settings of a campaign file that have no column of their own.
 OPTIONS = frozenset({"columns", "normalise", "raw", "numbers"})
+
+#: Messages per second; no campaign is meant to be slower, and Redis could not keep the next instant of one.
+SLOWEST = 1e-6
 
 #: A worker that was not seen for so long is not counted on.
 WORKER_SILENT_SECONDS = 3.0
@@ -67,7 +71,7 @@ class CampaignFile(BaseModel):
     not_after: str | None = None
     window: str | None = None
     weight: int = Field(default=1, ge=1, le=1000)
-    max_per_second: float | None = Field(default=None, gt=0, strict=False)
+    max_per_second: float | None = Field(default=None, strict=False)
     on_unknown: Literal["hold", "resend"] = "hold"
     #: None: what holds for the lane.
     stop_if: StopIf | Literal["off"] | None = None
@@ -90,6 +94,14 @@ class CampaignFile(BaseModel):
     @classmethod
     def _window(cls, value: str | None) -> str | None:
         return None if value is None else str(windows.parse(value))
+
+    @field_validator("max_per_second")
+    @classmethod
+    def _slowest(cls, value: float | None) -> float | None:
+        # As with the rate of an app: what is slower, or no number, is a slip of the pen.
+        if value is not None and not SLOWEST <= value < math.inf:
+            raise ValueError("give messages per second, any number from 0.000001 on")
+        return value
 
     @field_validator("stop_if", mode="before")
     @classmethod
