@@ -56,6 +56,8 @@ from worker.routes import Route, Routes
 from worker.runner import HORIZON_SECONDS, Runner
 from worker.view import LOOK_SECONDS, View
 
+#: A claim takes no longer than this, mostly: a row that is claimed after its instant leaves late.
+LEAD_SECONDS = 0.08
 #: Outcomes are written together that come within this time: the journal keeps them meanwhile.
 GROUP_SECONDS = 0.1
 GROUP_ROWS = 500
@@ -239,7 +241,13 @@ class Sender:
     def acquire(self, route: Route, asks: Sequence[Ask], *, probe: bool = False) -> Permits | Wait | Stopped:
         """Permits for instants within the horizon."""
         granted = self._connections.limiter.acquire(
-            route.app_id, asks, route.rate, HORIZON_SECONDS, everything=route.everything, probe=probe
+            route.app_id,
+            asks,
+            route.rate,
+            HORIZON_SECONDS,
+            lead_seconds=LEAD_SECONDS,
+            everything=route.everything,
+            probe=probe,
         )
         if isinstance(granted, Permits):
             _log_permits("permits", route, [instant for one in granted.instants for instant in one])
