@@ -20,7 +20,8 @@
 -- ARGV[2]  horizon: no permit later than this many microseconds from now
 -- ARGV[3]  '1' for a probe, which leaves under the stop
 -- ARGV[4]  microseconds between two permits of everything, or 0
--- ARGV[5…] for each ask: its lane (1 to 3), permits wanted (1 to 500), messages that wait in all, microseconds
+-- ARGV[5]  lead: no permit earlier than this many microseconds from now
+-- ARGV[6…] for each ask: its lane (1 to 3), permits wanted (1 to 500), messages that wait in all, microseconds
 --          between two permits of its campaign or 0
 --
 -- Returns {0, now, wait, {ahead, …}, …} with the permits of each ask in microseconds from now, and how long until it
@@ -58,7 +59,7 @@ end
 
 local free = next_free(KEYS[1], interval)
 local free_of_everything = of_everything > 0 and next_free(KEYS[6], of_everything)
-local earliest = now
+local earliest = now + tonumber(ARGV[5])
 local cool = redis.call('GET', KEYS[3])
 if cool then
   local till, seen = string.match(cool, '(%d+) (%d+)')
@@ -72,7 +73,7 @@ if cool then
   else
     redis.call('SET', KEYS[3], string.format('%.0f %.0f', till, now))
   end
-  earliest = math.max(now, till)
+  earliest = math.max(earliest, till)
 end
 
 local lanes = redis.call('HMGET', KEYS[5], 'w1', 'w2', 'f2', 'f3', 'seen', 'all')
@@ -99,8 +100,8 @@ if free_of_everything then
 end
 
 local answer, granted, least = {0, now, 0}, 0, nil
-for n = 1, (#ARGV - 4) / 4 do
-  local at = 4 * n + 1
+for n = 1, (#ARGV - 5) / 4 do
+  local at = 4 * n + 2
   local lane, wanted, left, of_campaign =
     tonumber(ARGV[at]), tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3])
   local due_of_campaign = of_campaign > 0 and next_free(KEYS[6 + 2 * n], of_campaign)
