@@ -40,9 +40,12 @@ if stop and ARGV[3] ~= '1' then
 end
 
 local interval, horizon, of_everything = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[4])
+local lead = tonumber(ARGV[5])
 if of_everything > 0 then
-  horizon = math.min(horizon, SOON)
+  horizon = math.min(horizon, lead + SOON)
 end
+-- No permit is earlier, so that all that is said of how far ahead one lies is counted from here.
+local start = now + lead
 local latest = now + horizon
 -- Where nothing is known, permits granted before may lie ahead of us by the horizon at most, and the next one
 -- is an interval later (a second is enough: the rate is per second).
@@ -59,7 +62,7 @@ end
 
 local free = next_free(KEYS[1], interval)
 local free_of_everything = of_everything > 0 and next_free(KEYS[6], of_everything)
-local earliest = now + tonumber(ARGV[5])
+local earliest = start
 local cool = redis.call('GET', KEYS[3])
 if cool then
   local till, seen = string.match(cool, '(%d+) (%d+)')
@@ -107,7 +110,7 @@ for n = 1, (#ARGV - 5) / 4 do
   local due_of_campaign = of_campaign > 0 and next_free(KEYS[6 + 2 * n], of_campaign)
   local most_of_campaign = of_campaign > 0 and math.ceil(1000000 / of_campaign)
   -- The more urgent, the shorter.
-  local limit = now + math.floor(horizon * (7 + lane) / 10)
+  local limit = start + math.floor((horizon - lead) * (7 + lane) / 10)
   local restricted = (lane > 1 and waits[1] > now) or (lane > 2 and waits[2] > now)
   local got, wait, by_rate, last = {}, nil, false, now
   while #got < wanted do
@@ -122,8 +125,8 @@ for n = 1, (#ARGV - 5) / 4 do
     if free_of_campaign > instant then
       given_back = nil
       instant = math.max(free, earliest)
-      if free_of_campaign > math.max(instant, now + SOON) then
-        wait = free_of_campaign - math.max(instant, now + SOON)
+      if free_of_campaign > math.max(instant, start + SOON) then
+        wait = free_of_campaign - math.max(instant, start + SOON)
         break
       end
       instant = math.max(instant, free_of_campaign)
@@ -163,7 +166,7 @@ for n = 1, (#ARGV - 5) / 4 do
   end
   if lane < 3 then
     -- Until the last permit that it got, or for so long that whoever asks has asked again.
-    local reserved = left > #got and last > now + horizon / WAITS
+    local reserved = left > #got and last > start + (horizon - lead) / WAITS
     waits[lane] = by_rate and now + 1000000 or (reserved and last or 0)
   end
   if of_campaign > 0 then

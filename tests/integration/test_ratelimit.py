@@ -623,6 +623,23 @@ def test_everything_together_keeps_its_limit_and_each_app_its_own(client: Redis,
     assert len(found[2]) >= 0.65 * 20 * 10
 
 
+@pytest.mark.parametrize("lane", list(Lane))
+@pytest.mark.parametrize("rate", [50.0, 1_000.0])
+def test_a_sender_that_asks_for_a_lead_can_use_all_of_the_limit_of_everything(
+    client: Redis, clocked: Clocked, rate: float, lane: Lane
+) -> None:
+    found: list[int] = []
+    for _ in range(1_000):
+        asks = [Ask(lane, 100, 1_000)]
+        got = clocked.limiter.acquire(1, asks, rate, HORIZON, lead_seconds=0.08, everything=rate)
+        if isinstance(got, Permits):
+            assert got.instants[0][0] - got.now >= 0.08 * SECOND
+            found += [clocked.true + instant - got.now for instant in got.instants[0]]
+        clocked.sleep(0.015)
+    assert most_in_a_second(found) <= rate
+    assert len(found) >= 0.95 * 15 * rate
+
+
 def test_a_permit_given_back_is_granted_once_more_unless_its_instant_has_passed(clocked: Clocked) -> None:
     (got,) = several(clocked, [Ask(MARKETING, 40, 40)], 80)
     now = clocked.clock - clocked.true
