@@ -195,7 +195,7 @@ class Runner(threading.Thread):
             return self._send_probe(probe, route)
         with self._waiting_for(LimitedBy.NETWORK):
             room = sender.room(self._app_id, route.rate)
-        turns = self._choose(room)
+        turns = self._choose(room, route.rate)
         if not turns:
             if room > 0:
                 self._pause(self._until_a_cap_ends(), LimitedBy.RATE)
@@ -220,7 +220,7 @@ class Runner(threading.Thread):
             pause = min(pause, granted.wait_seconds)
         return self._pause(pause, LimitedBy.RATE)
 
-    def _choose(self, room: int) -> list[tuple[_Turn, Ask]]:
+    def _choose(self, room: int, rate: float) -> list[tuple[_Turn, Ask]]:
         """Whose turn it is, the most urgent lane first, and what to ask for; at least one row of each lane."""
         if room <= 0:
             return []
@@ -237,9 +237,12 @@ class Runner(threading.Thread):
                     if turn.not_before > now:
                         continue
                     n = min(free, max(1, turn.left))
+                    cap = turn.jobs[0].job.max_per_second
+                    if cap is not None:
+                        # It gets no more; what it were asked for beside would be missing to the others.
+                        n = min(n, max(1, round(free * cap / rate)))
                     free -= n
                     room -= n
-                    cap = turn.jobs[0].job.max_per_second
                     chosen.append((turn, Ask(lane, n, waiting, turn.campaign_id or 0, cap)))
         return chosen
 

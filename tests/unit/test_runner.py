@@ -195,10 +195,17 @@ def test_a_campaign_whose_own_cap_has_no_permit_is_passed_over_until_it_has() ->
     runner.add(capped)
     runner.wake()
     runner._step()
-    assert feeder.asked[0] == [Ask(MARKETING, 10, 100, 1, 0.5)]
+    assert feeder.asked[0] == [Ask(MARKETING, 1, 100, 1, 0.5)]
     runner.add(job(MARKETING, 100, 2))
     runner._step()
     assert [ask.campaign_id for ask in feeder.asked[1]] == [2]
+
+
+def test_a_campaign_with_a_cap_asks_for_no_more_of_the_room_than_its_part_of_the_rate() -> None:
+    feeder = Feeder()
+    cap = 0.3 * feeder.route(1).rate
+    stepped(feeder, [job(MARKETING, 100, 1, max_per_second=cap), job(MARKETING, 100, 2)], 1)
+    assert [(ask.campaign_id, ask.n) for ask in feeder.asked[0]] == [(1, 3), (2, 7)]
 
 
 def test_a_cap_that_has_none_of_several_asks_holds_up_only_its_own_campaign() -> None:
