@@ -789,6 +789,8 @@ def suspended(house: House, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Su
         clock = SimpleNamespace(monotonic=lambda: now, sleep=time.sleep)
         for module in (sender_module, runner_module, posters_module):
             monkeypatch.setattr(module, "time", clock)
+        # By this clock no instant ahead ever comes.
+        monkeypatch.setattr(sender_module, "LEAD_SECONDS", 0.0)
         sender, campaign = claimed(house)
         until(lambda: house.counts(campaign) == {"accepted": 1, "sending": 3}, "the first one to leave")
         until(lambda: not sender._runners[campaign.app_id].left(), "the job to be done")
