@@ -606,20 +606,60 @@ def test_a_campaign_with_a_cap_alone_holds_nothing_up_that_comes_later(clocked: 
     assert got[0] - came <= 0.12 * SECOND
 
 
-def test_everything_together_keeps_its_limit_and_each_app_its_own(client: Redis, clocked: Clocked) -> None:
-    client.set("disparo:app:2:free", "0")
-    found: dict[int, list[int]] = {1: [], 2: []}
-    for _ in range(1_000):
-        for app_id, rate in ((1, 80.0), (2, 10.0)):
-            got = clocked.limiter.acquire(app_id, [Ask(MARKETING, 4, 1_000)], rate, HORIZON, everything=50.0)
+def shared(
+    clocked: Clocked, seconds: float, rates: list[float], everything: float, pause: float = 0.02
+) -> list[list[int]]:
+    """What apps 1, 2, … of these rates get, which ask one after the other, and again after a pause; the instants."""
+    clocked.client.mset({f"disparo:app:{n}:free": "0" for n in range(1, len(rates) + 1)})
+    found: list[list[int]] = [[] for _ in rates]
+    for _ in range(round(seconds / pause)):
+        for n, rate in enumerate(rates):
+            asks = [Ask(MARKETING, max(1, round(rate * HORIZON)), 1_000)]
+            got = clocked.limiter.acquire(n + 1, asks, rate, HORIZON, everything=everything)
             if isinstance(got, Permits):
-                found[app_id] += [clocked.true + instant - got.now for instant in got.instants[0]]
-        clocked.sleep(0.02)
-    assert most_in_a_second(found[1] + found[2]) <= 50
-    assert most_in_a_second(found[2]) <= 10
-    assert len(found[1] + found[2]) >= 0.95 * 20 * 50
+                found[n] += [clocked.true + instant - got.now for instant in got.instants[0]]
+        clocked.sleep(pause)
+    return found
+
+
+def test_everything_together_keeps_its_limit_and_each_app_its_own(clocked: Clocked) -> None:
+    big, small = shared(clocked, 20, [80.0, 10.0], 50.0)
+    assert most_in_a_second(big + small) <= 50
+    assert most_in_a_second(small) <= 10
+    assert len(big + small) >= 0.95 * 20 * 50
     # The big one leaves the small one most of what it may have; each that waits for another comes a little later.
-    assert len(found[2]) >= 0.65 * 20 * 10
+    assert len(small) >= 0.6 * 20 * 10
+
+
+@pytest.mark.parametrize("pause", [0.005, 0.04])
+@pytest.mark.parametrize("everything", [50.0, 1_000.0])
+def test_apps_that_ask_seldom_use_up_everything_and_get_about_as_much_each(
+    clocked: Clocked, everything: float, pause: float
+) -> None:
+    found = shared(clocked, 5, [1_000.0] * 4, everything, pause)
+    together = [instant for one in found for instant in one]
+    assert most_in_a_second(together) <= everything
+    # All but the half second after Redis was emptied.
+    assert len(together) >= 0.97 * 4.4 * everything
+    assert min(map(len, found)) >= 0.6 * len(together) / 4
+
+
+def test_a_limit_of_everything_that_nobody_reaches_holds_nobody_up(clocked: Clocked) -> None:
+    rates = [80.0, 10.0, 10.0, 40.0]
+    for rate, one in zip(rates, shared(clocked, 5, rates, 1_000.0), strict=True):
+        assert len(one) >= 0.95 * 4.4 * rate
+
+
+def test_what_an_app_passes_over_of_everything_is_not_granted_by_another_clock(clocked: Clocked) -> None:
+    (before,) = shared(clocked, 2, [10.0], 100.0)
+    clocked.client.set("disparo:app:2:free", "0")
+    while not (got := several(clocked, [Ask(MARKETING, 5, 5)], 10.0, everything=100.0)[0]):
+        clocked.sleep(0.005)
+    before += got
+    clocked.set_back(0.055)
+    back = clocked.limiter.acquire(2, [Ask(MARKETING, 500, 500)], 1_000.0, HORIZON, everything=100.0)
+    after = [clocked.true + one - back.now for one in back.instants[0]] if isinstance(back, Permits) else []
+    assert min(b - a for a, b in itertools.pairwise(sorted(before + after))) >= SECOND // 100
 
 
 def test_a_permit_given_back_is_granted_once_more_unless_its_instant_has_passed(clocked: Clocked) -> None:
