@@ -87,6 +87,7 @@ if now < tonumber(lanes[5] or 0) then
 end
 local returned = {}
 if of_everything == 0 then
+  redis.call('ZREMRANGEBYSCORE', KEYS[4], '-inf', string.format('(%.0f', now))
   returned = redis.call('ZRANGEBYSCORE', KEYS[4], string.format('%.0f', earliest), string.format('%.0f', latest))
 end
 local used = 0
@@ -111,7 +112,7 @@ if of_everything > 0 then
   end
 end
 
-local answer, granted, least = {0, now, 0}, 0, nil
+local answer, granted, least, of_lanes = {0, now, 0}, 0, nil, {}
 for n = 1, (#ARGV - 4) / 4 do
   local at = 4 * n + 1
   local lane, wanted, left, of_campaign =
@@ -201,8 +202,13 @@ for n = 1, (#ARGV - 4) / 4 do
   end
   if lane < 3 then
     -- Until the last permit that it got, or for so long that whoever asks has asked again.
-    local reserved = left > #got and last > now + horizon / WAITS
-    waits[lane] = by_rate and now + 1000000 or (reserved and last or 0)
+    -- Of several asks of a lane, some may wait for their campaign only.
+    local of_lane = of_lanes[lane] or {got = 0, last = now, by_rate = false}
+    of_lane.got, of_lane.last = of_lane.got + #got, math.max(of_lane.last, last)
+    of_lane.by_rate = of_lane.by_rate or by_rate
+    of_lanes[lane] = of_lane
+    local reserved = left > of_lane.got and of_lane.last > now + horizon / WAITS
+    waits[lane] = of_lane.by_rate and now + 1000000 or (reserved and of_lane.last or 0)
   end
   if of_campaign > 0 then
     local kept = string.format('%.0f', math.ceil(of_campaign / 1000) + 60000)

@@ -573,6 +573,16 @@ def test_a_lane_that_waits_for_nothing_but_its_threads_leaves_the_rate_to_the_ot
     assert len(marketing) >= 0.8 * 80 * 20
 
 
+def test_a_capped_campaign_of_a_lane_does_not_end_the_waiting_of_the_others_in_it(clocked: Clocked) -> None:
+    payments = [Ask(PAYMENT, 500, 1_000), Ask(PAYMENT, 500, 1_000, campaign_id=7, max_per_second=1.0)]
+    marketing: list[int] = []
+    while clocked.true < 10 * SECOND:
+        several(clocked, payments, 80)
+        marketing += several(clocked, [Ask(MARKETING, 500, 1_000_000)], 80)[0]
+        clocked.sleep(0.02)
+    assert 0.03 * 80 * 10 <= len(marketing) <= 0.07 * 80 * 10
+
+
 def test_in_one_call_the_urgent_ask_comes_first(clocked: Clocked) -> None:
     payment, marketing = several(clocked, [Ask(PAYMENT, 2, 2), Ask(MARKETING, 10, 10)], 80)
     assert len(payment) == 2
@@ -672,6 +682,16 @@ def test_a_permit_given_back_is_granted_once_more_unless_its_instant_has_passed(
     assert min(b - a for a, b in itertools.pairwise(again)) >= SECOND / 80
     (third,) = several(clocked, [Ask(MARKETING, 500, 500)], 80)
     assert third == []
+
+
+def test_permits_given_back_that_nobody_took_are_forgotten(clocked: Clocked) -> None:
+    for _ in range(20):
+        (got,) = several(clocked, [Ask(MARKETING, 10, 10)], 80)
+        now = clocked.clock - clocked.true
+        clocked.limiter.give_back(1, [now + instant for instant in got], 80)
+        clocked.sleep(1)
+    several(clocked, [Ask(MARKETING, 10, 10)], 80)
+    assert clocked.client.zcard("disparo:app:1:returned:12500") == 0
 
 
 def test_a_permit_of_another_rate_or_of_a_clock_that_was_set_back_is_not_granted_again(
