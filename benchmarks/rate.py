@@ -24,6 +24,7 @@ import sys
 import tempfile
 import time
 import urllib.request
+from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,8 +40,11 @@ AROUND_RUN_SECONDS, START_SECONDS = 4, 12
 AHEAD_SECONDS = 2.0
 LEAST_SHARE = 0.97
 
-#: A worker's record of a permit call, with the instants granted in microseconds of the Redis clock.
-_PERMITS = re.compile(r"\bevent=permits\b.*\bat=\"?\[([0-9, ]*)\]")
+#: A worker's record of permits that it got, or gave back: the first instant in microseconds of the Redis clock, and
+#: how long after it each one is.
+_PERMITS = re.compile(r"\bevent=(permits|permits_given_back)\b")
+_FIRST = re.compile(r"\bfirst=([0-9]+)\b")
+_AFTER = re.compile(r"\bafter=\"?\[([0-9, ]+)\]")
 
 
 def main() -> int:
@@ -109,7 +113,8 @@ class Figures:
         return (
             best.worst <= most(self.rate)
             and best.mean >= LEAST_SHARE
-            and (granted is None or granted <= self.rate)
+            and granted is not None
+            and granted <= self.rate
         )
 
 
@@ -288,8 +293,10 @@ class House:
         """The most permits of one second in the log from there on."""
         with (self._folder / "up.log").open() as log:
             log.seek(begin)
-            granted = sorted(instant for line in log for instant in instants(line))
-        return most_in_a_second(granted) if granted else None
+            granted: Counter[int] = Counter()
+            for line in log:
+                count_instants(line, granted)
+        return most_in_a_second(sorted(granted.elements())) if granted else None
 
     def _log(self) -> str:
         return (self._folder / "up.log").read_text()
@@ -326,10 +333,17 @@ def share(instants: list[float], rate: int) -> float:
     return (counted - 1) / (instants[counted - 1] - instants[0]) / rate
 
 
-def instants(line: str) -> list[int]:
-    """The instants that a line of the workers' log says were granted, in microseconds."""
-    found = _PERMITS.search(line)
-    return [int(one) for one in found[1].split(",")] if found else []
+def count_instants(line: str, granted: Counter[int]) -> None:
+    """Count the instants (microseconds) that a line of the workers' log says were granted or given back."""
+    record = _PERMITS.search(line)
+    if record is None:
+        return
+    first, after = _FIRST.search(line), _AFTER.search(line)
+    if first is None or after is None:
+        sys.exit(f"this record of permits says no instants, so nobody can tell what was granted: {line}")
+    sign = 1 if record[1] == "permits" else -1
+    for one in after[1].split(","):
+        granted[int(first[1]) + int(one)] += sign
 
 
 def most_in_a_second(instants: list[int]) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 
 from celery import Celery
 from celery.app.amqp import AMQP
+from celery.signals import setup_logging
 from kombu.connection import Connection
 from kombu.exceptions import ChannelError, OperationalError
 
@@ -78,6 +79,11 @@ def _in_a_sentence(record: logging.LogRecord) -> bool:
     if isinstance(record.msg, str) and record.msg.startswith(("Couldn't ack", "Couldn't reject")):
         record.levelno, record.levelname, record.exc_info = logging.WARNING, "WARNING", None
     return True
+
+
+@setup_logging.connect(weak=False)  # type: ignore[untyped-decorator]  # Celery has no types
+def _keep_our_logging(**_: object) -> None:
+    """Have Celery leave the level of the settings as it is: with a receiver it sets up none of its own."""
 
 
 def make_celery(name: str, redis_url: str) -> Celery:

@@ -56,6 +56,8 @@ from worker.routes import Route, Routes
 from worker.runner import HORIZON_SECONDS, Runner
 from worker.view import LOOK_SECONDS, View
 
+#: A claim takes no longer than this, mostly: a row that is claimed after its instant leaves late.
+LEAD_SECONDS = 0.08
 #: Outcomes are written together that come within this time: the journal keeps them meanwhile.
 GROUP_SECONDS = 0.1
 GROUP_ROWS = 500
@@ -239,11 +241,16 @@ class Sender:
     def acquire(self, route: Route, asks: Sequence[Ask], *, probe: bool = False) -> Permits | Wait | Stopped:
         """Permits for instants within the horizon."""
         granted = self._connections.limiter.acquire(
-            route.app_id, asks, route.rate, HORIZON_SECONDS, everything=route.everything, probe=probe
+            route.app_id,
+            asks,
+            route.rate,
+            HORIZON_SECONDS,
+            lead_seconds=LEAD_SECONDS,
+            everything=route.everything,
+            probe=probe,
         )
         if isinstance(granted, Permits):
-            at = [instant for instants in granted.instants for instant in instants]
-            logger.debug("permits", app_id=route.app_id, at=at)
+            _log_permits("permits", route, [instant for one in granted.instants for instant in one])
         return granted
 
     def give_back(self, route: Route, instants: Sequence[int]) -> None:
@@ -251,6 +258,7 @@ class Sender:
         # A cap of everything, or of the campaign, has counted them.
         if route.everything is None:
             self._connections.limiter.give_back(route.app_id, instants, route.rate)
+            _log_permits("permits_given_back", route, instants)
 
     def claim(self, job: Job, limit: int, route: Route) -> list[Claimed]:
         """Claim rows of a job whose recipients' turn it is; what has to wait makes room for others."""
@@ -833,3 +841,10 @@ class Sender:
 def _may_pass(err: Exception) -> bool:
     """Whether the same statement may succeed later: the fault is the server's or the connection's."""
     return isinstance(err, DatabaseUnavailable) or (isinstance(err, DBAPIError) and db.is_unavailable(err))
+
+
+def _log_permits(event: str, route: Route, at: Sequence[int]) -> None:
+    """Tell instants of the limiter's clock (microseconds): the first, and how long after it the others are."""
+    if at:
+        # So much of a text of digits would be taken for a phone number.
+        logger.debug(event, app_id=route.app_id, first=at[0], after=[one - at[0] for one in at])

@@ -57,6 +57,7 @@ class RateLimiter(Protocol):
         rate: float,
         horizon_seconds: float,
         *,
+        lead_seconds: float = 0.0,
         everything: float | None = None,
         probe: bool = False,
     ) -> Permits | Wait | Stopped:
@@ -70,6 +71,7 @@ class RateLimiter(Protocol):
           asks: The most urgent lane first.
           rate: Requests per second of the app.
           horizon_seconds: No instant lies further ahead than this.
+          lead_seconds: None lies less far ahead.
           everything: Requests per second of all apps together; None: no limit but theirs.
           probe: It is to see whether the fault behind a stop is over, which does not hold it.
 

@@ -21,7 +21,8 @@
 -- ARGV[2]  horizon: no permit later than this many microseconds from now
 -- ARGV[3]  '1' for a probe, which leaves under the stop
 -- ARGV[4]  microseconds between two permits of everything, or 0
--- ARGV[5…] for each ask: its lane (1 to 3), permits wanted (1 to 500), messages that wait in all, microseconds
+-- ARGV[5]  lead: no permit earlier than this many microseconds from now
+-- ARGV[6…] for each ask: its lane (1 to 3), permits wanted (1 to 500), messages that wait in all, microseconds
 --          between two permits of its campaign or 0
 --
 -- Returns {0, now, wait, {ahead, …}, …} with the permits of each ask in microseconds from now, and how long until it
@@ -41,7 +42,7 @@ if stop and ARGV[3] ~= '1' then
   return {2, now, stop}
 end
 
-local interval, horizon, of_everything = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[4])
+local interval, horizon, of_everything, lead = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[4]), tonumber(ARGV[5])
 if of_everything > 0 then
   horizon = math.min(horizon, SOON)
 end
@@ -60,7 +61,7 @@ local function next_free(found, its_interval)
 end
 
 local free = next_free(redis.call('GET', KEYS[1]), interval)
-local earliest = now
+local earliest = now + lead
 local cool = redis.call('GET', KEYS[3])
 if cool then
   local till, seen = string.match(cool, '(%d+) (%d+)')
@@ -74,7 +75,7 @@ if cool then
   else
     redis.call('SET', KEYS[3], string.format('%.0f %.0f', till, now))
   end
-  earliest = math.max(now, till)
+  earliest = math.max(earliest, till)
 end
 
 local lanes = redis.call('HMGET', KEYS[5], 'w1', 'w2', 'f2', 'f3', 'seen', 'all')
@@ -113,8 +114,8 @@ if of_everything > 0 then
 end
 
 local answer, granted, least, of_lanes = {0, now, 0}, 0, nil, {}
-for n = 1, (#ARGV - 4) / 4 do
-  local at = 4 * n + 1
+for n = 1, (#ARGV - 5) / 4 do
+  local at = 4 * n + 2
   local lane, wanted, left, of_campaign =
     tonumber(ARGV[at]), tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3])
   local due_of_campaign = of_campaign > 0 and next_free(redis.call('GET', KEYS[7 + 2 * n]), of_campaign)

@@ -72,6 +72,7 @@ class RedisRateLimiter:
         rate: float,
         horizon_seconds: float,
         *,
+        lead_seconds: float = 0.0,
         everything: float | None = None,
         probe: bool = False,
     ) -> Permits | Wait | Stopped:
@@ -87,6 +88,7 @@ class RedisRateLimiter:
             f"disparo:gaps:{of_everything}",
         ]
         args = [interval, round(horizon_seconds * _SECOND), int(probe), of_everything]
+        args.append(round(lead_seconds * _SECOND))
         for ask in asks:
             keys += [f"disparo:campaign:{ask.campaign_id}:{name}" for name in ("due", "last")]
             args += [_LANES[ask.lane], ask.n, max(ask.n, ask.waiting), _interval(ask.max_per_second)]

@@ -10,7 +10,7 @@ Import, in a page and between two:
     test_cli_campaign: test_the_same_command_resumes_an_import_that_died_with_every_row_once
 Scheduler, after its commit and before the enqueuing:
     test_ticks: test_work_of_a_scheduler_that_was_killed_before_it_was_all_enqueued_is_named_again
-    test_ticks: test_a_reminder_of_a_scheduler_that_was_killed_before_it_was_enqueued_is_named_again
+    test_ticks: test_reminders_become_messages_while_redis_is_away
     test_recovery: test_jobs_that_nobody_took_are_named_again_when_the_queues_are_empty
 Scheduler twice, then once, then none:
     test_dying: test_two_schedulers_do_no_harm_and_one_may_die_and_then_the_other
