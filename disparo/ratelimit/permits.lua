@@ -44,7 +44,7 @@ end
 
 local interval, horizon, of_everything, lead = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[4]), tonumber(ARGV[5])
 if of_everything > 0 then
-  horizon = math.min(horizon, SOON)
+  horizon = math.min(horizon, lead + SOON)
 end
 local latest = now + horizon
 -- Where nothing is known, permits granted before may lie ahead of us by the horizon at most, and the next one

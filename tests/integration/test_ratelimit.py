@@ -660,6 +660,14 @@ def test_a_limit_of_everything_that_nobody_reaches_holds_nobody_up(clocked: Cloc
         assert len(one) >= 0.95 * 4.4 * rate
 
 
+@pytest.mark.parametrize("lane", Lane)
+def test_a_limit_of_everything_is_used_up_after_the_lead_of_a_claim(clocked: Clocked, lane: Lane) -> None:
+    found = worked(
+        clocked, 5, 1_000, [Ask(lane, 500, 1_000_000)], pause=0.04, everything=500.0, lead_seconds=0.08
+    )[0]
+    assert len(found) >= 0.97 * 4.4 * 500
+
+
 def test_what_an_app_passes_over_of_everything_is_not_granted_by_another_clock(clocked: Clocked) -> None:
     (before,) = shared(clocked, 2, [10.0], 100.0)
     clocked.client.set("disparo:app:2:free", "0")
