@@ -29,6 +29,8 @@ HORIZON_SECONDS = 0.5
 IDLE_SECONDS = 30.0
 #: Campaigns that are asked for at once.
 MOST_ASKS = 8
+#: Campaigns whose turns are remembered; beyond it those that have no job here are forgotten.
+MOST_TURNS = 100
 
 logger = log.get(__name__)
 
@@ -121,6 +123,8 @@ class Runner(threading.Thread):
         key = lane, job.campaign_id
         turn = self._turns.get(key)
         if turn is None:
+            if len(self._turns) >= MOST_TURNS:
+                self._turns = {other: one for other, one in self._turns.items() if one.jobs}
             turn = self._turns[key] = _Turn(lane, job.campaign_id, self._served[lane])
         elif not turn.jobs:
             # What it did not use while it had nothing is not made up for.
@@ -227,12 +231,14 @@ class Runner(threading.Thread):
         now = time.monotonic()
         chosen: list[tuple[_Turn, Ask]] = []
         with self._changed:
-            for lane in Lane:
+            for nth, lane in enumerate(Lane, start=1):
                 turns = [turn for turn in self._turns.values() if turn.lane is lane and turn.jobs]
+                # Each lane behind keeps an ask.
+                most = MOST_ASKS - (len(Lane) - nth)
                 waiting = sum(turn.left for turn in turns)
                 free = max(1, room)
                 for turn in sorted(turns, key=lambda turn: turn.served):
-                    if free <= 0 or len(chosen) >= MOST_ASKS:
+                    if free <= 0 or len(chosen) >= most:
                         break
                     if turn.not_before > now:
                         continue
