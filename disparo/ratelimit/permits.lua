@@ -98,7 +98,8 @@ if of_everything > 0 then
   local everything = redis.call('HMGET', KEYS[6], 'free', 'seen')
   free_of_everything = next_free(everything[1], of_everything)
   if now < tonumber(everything[2] or 0) then
-    redis.call('DEL', KEYS[8])
+    -- Set back, as above.
+    redis.call('DEL', KEYS[7], KEYS[8])
   end
   redis.call('ZREMRANGEBYSCORE', KEYS[8], '-inf', string.format('%.0f', now))
   for n, gap in ipairs(redis.call('ZRANGE', KEYS[8], 0, -1)) do
@@ -120,6 +121,10 @@ for n = 1, (#ARGV - 5) / 4 do
     tonumber(ARGV[at]), tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3])
   local due_of_campaign = of_campaign > 0 and next_free(redis.call('GET', KEYS[7 + 2 * n]), of_campaign)
   local most_of_campaign = of_campaign > 0 and math.ceil(1000000 / of_campaign)
+  if of_campaign > 0 and tonumber(redis.call('LINDEX', KEYS[8 + 2 * n], 0) or 0) > now + tonumber(ARGV[2]) then
+    -- Set back, as above.
+    redis.call('DEL', KEYS[8 + 2 * n])
+  end
   -- The more urgent, the shorter.
   local limit = now + math.floor(horizon * (7 + lane) / 10)
   local restricted = (lane > 1 and waits[1] > now) or (lane > 2 and waits[2] > now)

@@ -616,6 +616,13 @@ def test_a_campaign_with_a_cap_alone_holds_nothing_up_that_comes_later(clocked: 
     assert got[0] - came <= 0.12 * SECOND
 
 
+def test_a_clock_that_is_set_back_holds_no_campaign_with_a_cap(clocked: Clocked) -> None:
+    one = Ask(MARKETING, 500, 1_000, campaign_id=7, max_per_second=5.0)
+    worked(clocked, 3, 80, [one])
+    clocked.set_back(3_600)
+    assert len(worked(clocked, 5, 80, [one])[0]) >= 5 * 4
+
+
 def shared(
     clocked: Clocked, seconds: float, rates: list[float], everything: float, pause: float = 0.02
 ) -> list[list[int]]:
@@ -666,6 +673,12 @@ def test_a_limit_of_everything_is_used_up_after_the_lead_of_a_claim(clocked: Clo
         clocked, 5, 1_000, [Ask(lane, 500, 1_000_000)], pause=0.04, everything=500.0, lead_seconds=0.08
     )[0]
     assert len(found) >= 0.97 * 4.4 * 500
+
+
+def test_who_waited_for_everything_before_the_clock_was_set_back_takes_no_share(clocked: Clocked) -> None:
+    shared(clocked, 2, [1_000.0] * 4, 100.0)
+    clocked.set_back(3_600)
+    assert len(shared(clocked, 5, [1_000.0], 100.0)[0]) >= 0.97 * 4.4 * 100
 
 
 def test_what_an_app_passes_over_of_everything_is_not_granted_by_another_clock(clocked: Clocked) -> None:
