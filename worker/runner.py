@@ -4,6 +4,7 @@ It serves the most urgent lane first, and the campaigns of a lane in turn by the
 for is what it can claim and the threads can take, so that hardly a permit is left over; one that is goes back.
 """
 
+import math
 import threading
 import time
 from collections import deque
@@ -210,6 +211,9 @@ class Runner(threading.Thread):
             return sender.hand_back(self._remove([job for job in self.left() if not job.probe]))
         if isinstance(granted, Wait):
             self._note_caps(turns, granted.seconds)
+            if all(ask.max_per_second is not None for _, ask in turns):
+                # Others may have a permit at once.
+                return None
             return self._pause(min(granted.seconds, LOOK_SECONDS), LimitedBy.RATE)
         last = asked_at
         for (turn, ask), instants in zip(turns, granted.instants, strict=True):
@@ -242,10 +246,12 @@ class Runner(threading.Thread):
                         break
                     if turn.not_before > now:
                         continue
+                    cap = turn.jobs[0].job.max_per_second
                     n = min(free, max(1, turn.left))
+                    if cap is not None:
+                        n = min(n, max(1, math.ceil(cap * HORIZON_SECONDS)))
                     free -= n
                     room -= n
-                    cap = turn.jobs[0].job.max_per_second
                     chosen.append((turn, Ask(lane, n, waiting, turn.campaign_id or 0, cap)))
         return chosen
 

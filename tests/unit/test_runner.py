@@ -195,7 +195,7 @@ def test_a_campaign_whose_own_cap_has_no_permit_is_passed_over_until_it_has() ->
     runner.add(capped)
     runner.wake()
     runner._step()
-    assert feeder.asked[0] == [Ask(MARKETING, 10, 100, 1, 0.5)]
+    assert feeder.asked[0] == [Ask(MARKETING, 1, 100, 1, 0.5)]
     runner.add(job(MARKETING, 100, 2))
     runner._step()
     assert [ask.campaign_id for ask in feeder.asked[1]] == [2]
@@ -210,6 +210,22 @@ def test_a_cap_that_has_none_of_several_asks_holds_up_only_its_own_campaign() ->
     runner.wake()
     runner._step()
     assert len(feeder.asked) == 1
+
+
+def test_a_campaign_with_a_cap_leaves_the_others_the_room_that_it_cannot_use() -> None:
+    feeder = Feeder(free=10)
+    stepped(feeder, [job(MARKETING, 100, 1, max_per_second=3.0), job(MARKETING, 100, 2)], 1)
+    assert [(ask.campaign_id, ask.n) for ask in feeder.asked[0]] == [(1, 2), (2, 8)]
+
+
+def test_nobody_waits_because_the_only_campaign_that_was_asked_for_has_used_up_its_cap() -> None:
+    feeder = Feeder(free=1, answers=[Wait(60.0)])
+    runner = stepped(feeder, [job(MARKETING, 100, 1, max_per_second=0.5), job(MARKETING, 100, 2)], 0)
+    runner._news = False
+    runner._step()
+    assert LimitedBy.RATE not in runner.pace()
+    runner._step()
+    assert [[ask.campaign_id for ask in asks] for asks in feeder.asked] == [[1], [2]]
 
 
 def test_no_more_campaigns_are_asked_for_at_once_than_a_call_may_hold() -> None:
