@@ -88,6 +88,12 @@ class _Turn:
     def left(self) -> int:
         return sum(held.left for held in self.jobs)
 
+    def add(self, job: Job) -> None:
+        """Queue a job: retries between the batches that are here, one after each, so that neither pass the others."""
+        retries = sum(held.job.batch_id is None for held in self.jobs)
+        at = 2 * retries + 1 if job.batch_id is None else len(self.jobs)
+        self.jobs.insert(min(at, len(self.jobs)), _Held(job, job.size))
+
 
 class Runner(threading.Thread):
     """Feeds the sender with one app's rows: asks for permits, claims, and lets the rows leave."""
@@ -105,7 +111,7 @@ class Runner(threading.Thread):
         self._pace: dict[LimitedBy, float] = {}
 
     def add(self, job: Job) -> bool:
-        """Queue a job behind the others of its campaign; False when this runner has ended."""
+        """Queue a job; False when this runner has ended."""
         with self._changed:
             if self._ended:
                 return False
@@ -115,7 +121,7 @@ class Runner(threading.Thread):
                     # It waits behind nothing: what else is here waits for what it finds.
                     self._probes.append(job)
                 else:
-                    self._turn_of(job).jobs.append(_Held(job, job.size))
+                    self._turn_of(job).add(job)
             self.wake()
             return True
 

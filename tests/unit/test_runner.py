@@ -269,6 +269,16 @@ def test_a_stop_hands_back_all_jobs_but_the_probe() -> None:
     assert runner.left() == []
 
 
+def test_retries_of_a_campaign_take_turns_with_its_batches() -> None:
+    batches = [job(MARKETING, 10, 1) for _ in range(4)]
+    retries = [Job(1, MARKETING, message_ids=(n,), campaign_id=1) for n in range(6)]
+    runner = stepped(Feeder(), [*batches, *retries], 0)
+    assert runner.left() == [
+        *(one for pair in zip(batches, retries, strict=False) for one in pair),
+        *retries[4:],
+    ]
+
+
 def test_the_same_job_that_comes_twice_is_one() -> None:
     feeder = Feeder()
     one = job(MARKETING, 10, 1)
