@@ -29,6 +29,8 @@ HORIZON_SECONDS = 0.5
 IDLE_SECONDS = 30.0
 #: Campaigns that are asked for at once.
 MOST_ASKS = 8
+#: Campaigns whose turns are remembered; beyond it those that have no job here are forgotten.
+MOST_TURNS = 100
 
 logger = log.get(__name__)
 
@@ -127,6 +129,8 @@ class Runner(threading.Thread):
         key = lane, job.campaign_id
         turn = self._turns.get(key)
         if turn is None:
+            if len(self._turns) >= MOST_TURNS:
+                self._turns = {other: one for other, one in self._turns.items() if one.jobs}
             turn = self._turns[key] = _Turn(lane, job.campaign_id, self._served[lane])
         elif not turn.jobs:
             # What it did not use while it had nothing is not made up for.
@@ -212,6 +216,9 @@ class Runner(threading.Thread):
             return sender.hand_back(self._remove([job for job in self.left() if not job.probe]))
         if isinstance(granted, Wait):
             self._note_caps(turns, granted.seconds)
+            if all(ask.max_per_second is not None for _, ask in turns):
+                # Others may have a permit at once.
+                return None
             return self._pause(min(granted.seconds, LOOK_SECONDS), LimitedBy.RATE)
         last = asked_at
         for (turn, ask), instants in zip(turns, granted.instants, strict=True):
@@ -233,17 +240,19 @@ class Runner(threading.Thread):
         now = time.monotonic()
         chosen: list[tuple[_Turn, Ask]] = []
         with self._changed:
-            for lane in Lane:
+            for nth, lane in enumerate(Lane, start=1):
                 turns = [turn for turn in self._turns.values() if turn.lane is lane and turn.jobs]
+                # Each lane behind keeps an ask.
+                most = MOST_ASKS - (len(Lane) - nth)
                 waiting = sum(turn.left for turn in turns)
                 free = max(1, room)
                 for turn in sorted(turns, key=lambda turn: turn.served):
-                    if free <= 0 or len(chosen) >= MOST_ASKS:
+                    if free <= 0 or len(chosen) >= most:
                         break
                     if turn.not_before > now:
                         continue
-                    n = min(free, max(1, turn.left))
                     cap = turn.jobs[0].job.max_per_second
+                    n = min(free, max(1, turn.left))
                     if cap is not None:
                         # It gets no more; what it were asked for beside would be missing to the others.
                         n = min(n, max(1, round(free * cap / rate)))

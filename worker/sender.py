@@ -255,7 +255,7 @@ class Sender:
 
     def give_back(self, route: Route, instants: Sequence[int]) -> None:
         """Let others have permits for which nothing is left to claim here."""
-        # A cap of everything, or of the campaign, has counted them.
+        # A limit of everything has counted them. So has a campaign's own cap, which loses them.
         if route.everything is None:
             self._connections.limiter.give_back(route.app_id, instants, route.rate)
             _log_permits("permits_given_back", route, instants)

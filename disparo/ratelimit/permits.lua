@@ -13,9 +13,10 @@
 -- KEYS[4]  instants before the next free one that were given back, by themselves
 -- KEYS[5]  the lanes: w1, w2 until when a lane counts as waiting; f2, f3 when a lane's share is next; all when the
 --          app's share of everything is next; seen the last look
--- KEYS[6]  the next free instant of everything
+-- KEYS[6]  everything: free, its next free instant; seen, the last look
 -- KEYS[7]  the apps that wait for everything, by until when they count
--- KEYS[8…] for each ask two: when its campaign's next permit is due, and the last ones that it had
+-- KEYS[8]  instants of everything before its next free one that nobody took, by themselves
+-- KEYS[9…] for each ask two: when its campaign's next permit is due, and the last ones that it had
 -- ARGV[1]  microseconds between two permits of the app
 -- ARGV[2]  horizon: no permit later than this many microseconds from now
 -- ARGV[3]  '1' for a probe, which leaves under the stop
@@ -31,6 +32,8 @@ local SHARE = 20
 local WAITS = 4
 -- What a campaign or everything has free later than this would hold up what else the app has.
 local SOON = 100000
+-- Instants of everything that are kept for others at most when an app passes over them.
+local PASSED_OVER = 500
 
 local stop = redis.call('GET', KEYS[2])
 local clock = redis.call('TIME')
@@ -39,8 +42,7 @@ if stop and ARGV[3] ~= '1' then
   return {2, now, stop}
 end
 
-local interval, horizon, of_everything = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[4])
-local lead = tonumber(ARGV[5])
+local interval, horizon, of_everything, lead = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[4]), tonumber(ARGV[5])
 if of_everything > 0 then
   horizon = math.min(horizon, lead + SOON)
 end
@@ -49,8 +51,8 @@ local start = now + lead
 local latest = now + horizon
 -- Where nothing is known, permits granted before may lie ahead of us by the horizon at most, and the next one
 -- is an interval later (a second is enough: the rate is per second).
-local function next_free(key, its_interval)
-  local free = tonumber(redis.call('GET', key) or '')
+local function next_free(found, its_interval)
+  local free = tonumber(found or '')
   -- Redis is new or was emptied; or it is further ahead than any grant leaves it: this server's clock was set
   -- back, or the rate was raised.
   if not free or free > now + tonumber(ARGV[2]) + its_interval then
@@ -60,8 +62,7 @@ local function next_free(key, its_interval)
   return math.max(free, now)
 end
 
-local free = next_free(KEYS[1], interval)
-local free_of_everything = of_everything > 0 and next_free(KEYS[6], of_everything)
+local free = next_free(redis.call('GET', KEYS[1]), interval)
 local earliest = start
 local cool = redis.call('GET', KEYS[3])
 if cool then
@@ -89,12 +90,25 @@ if now < tonumber(lanes[5] or 0) then
 end
 local returned = {}
 if of_everything == 0 then
+  redis.call('ZREMRANGEBYSCORE', KEYS[4], '-inf', string.format('(%.0f', now))
   returned = redis.call('ZRANGEBYSCORE', KEYS[4], string.format('%.0f', earliest), string.format('%.0f', latest))
 end
 local used = 0
+local free_of_everything, gaps = nil, {}
 local others, share_of_everything, by_everything = 0, tonumber(lanes[6] or 0), false
-if free_of_everything then
-  -- While other apps wait for everything, each gets as much of it.
+if of_everything > 0 then
+  local everything = redis.call('HMGET', KEYS[6], 'free', 'seen')
+  free_of_everything = next_free(everything[1], of_everything)
+  if now < tonumber(everything[2] or 0) then
+    -- Set back, as above.
+    redis.call('DEL', KEYS[7], KEYS[8])
+  end
+  redis.call('ZREMRANGEBYSCORE', KEYS[8], '-inf', string.format('%.0f', now))
+  for n, gap in ipairs(redis.call('ZRANGE', KEYS[8], 0, -1)) do
+    gaps[n] = tonumber(gap)
+  end
+  -- While other apps wait for everything, each gets as much of it. Half of SOON it may take ahead, or one
+  -- that asks seldom would not get what is its own.
   redis.call('ZREMRANGEBYSCORE', KEYS[7], '-inf', string.format('%.0f', now))
   others = redis.call('ZCARD', KEYS[7]) - (redis.call('ZSCORE', KEYS[7], KEYS[1]) and 1 or 0)
   if share_of_everything > now + 2 * horizon + of_everything * (others + 1) then
@@ -102,24 +116,28 @@ if free_of_everything then
   end
 end
 
-local answer, granted, least = {0, now, 0}, 0, nil
+local answer, granted, least, of_lanes = {0, now, 0}, 0, nil, {}
 for n = 1, (#ARGV - 5) / 4 do
   local at = 4 * n + 2
   local lane, wanted, left, of_campaign =
     tonumber(ARGV[at]), tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3])
-  local due_of_campaign = of_campaign > 0 and next_free(KEYS[6 + 2 * n], of_campaign)
+  local due_of_campaign = of_campaign > 0 and next_free(redis.call('GET', KEYS[7 + 2 * n]), of_campaign)
   local most_of_campaign = of_campaign > 0 and math.ceil(1000000 / of_campaign)
+  if of_campaign > 0 and tonumber(redis.call('LINDEX', KEYS[8 + 2 * n], 0) or 0) > now + tonumber(ARGV[2]) then
+    -- Set back, as above.
+    redis.call('DEL', KEYS[8 + 2 * n])
+  end
   -- The more urgent, the shorter.
   local limit = start + math.floor((horizon - lead) * (7 + lane) / 10)
   local restricted = (lane > 1 and waits[1] > now) or (lane > 2 and waits[2] > now)
-  local got, wait, by_rate, last = {}, nil, false, now
+  local got, wait, by_rate, last, gap = {}, nil, false, now, 1
   while #got < wanted do
     local given_back = tonumber(returned[used + 1] or '')
     local instant = given_back or math.max(free, earliest)
     local free_of_campaign = 0
     if of_campaign > 0 then
       -- In no second more than the cap, however its permits fall between those of the others.
-      local first = tonumber(redis.call('LINDEX', KEYS[7 + 2 * n], most_of_campaign - 1) or '')
+      local first = tonumber(redis.call('LINDEX', KEYS[8 + 2 * n], most_of_campaign - 1) or '')
       free_of_campaign = math.max(due_of_campaign, first and first + 1000000 or 0)
     end
     if free_of_campaign > instant then
@@ -132,11 +150,21 @@ for n = 1, (#ARGV - 5) / 4 do
       instant = math.max(instant, free_of_campaign)
     end
     if free_of_everything and instant <= limit then
-      instant = math.max(instant, free_of_everything, others > 0 and share_of_everything or 0)
-      by_everything = by_everything or instant > limit
+      while gaps[gap] and gaps[gap] < instant do
+        gap = gap + 1
+      end
+      instant = gaps[gap] or math.max(instant, free_of_everything)
+      local early = others > 0 and share_of_everything - SOON / 2 - instant or 0
+      if instant > limit or early > 0 then
+        by_everything, by_rate = true, true
+        -- Several at once, the next time.
+        wait = math.max(instant - limit, early, SOON / 4)
+        break
+      end
     end
     if instant > limit then
       wait, by_rate = instant - limit, true
+      by_everything = by_everything or (free_of_everything or 0) >= instant
       break
     end
     if restricted and shares[lane] > instant then
@@ -155,25 +183,46 @@ for n = 1, (#ARGV - 5) / 4 do
     if of_campaign > 0 then
       -- What it lost because the app's permits do not fall on its own instants is not lost for good.
       due_of_campaign = math.max(due_of_campaign, instant - interval) + of_campaign
-      redis.call('LPUSH', KEYS[7 + 2 * n], string.format('%.0f', instant))
+      redis.call('LPUSH', KEYS[8 + 2 * n], string.format('%.0f', instant))
     end
     if free_of_everything then
-      free_of_everything = instant + of_everything
-      share_of_everything = instant + of_everything * (others + 1)
+      if gaps[gap] then
+        redis.call('ZREM', KEYS[8], string.format('%.0f', instant))
+        gaps[gap] = 0
+      else
+        -- The app's own permits may be further apart: what lies between is for others.
+        local passed, first = {}, math.max(0, math.floor((instant - free_of_everything) / of_everything) - PASSED_OVER)
+        for between = free_of_everything + first * of_everything, instant - of_everything, of_everything do
+          passed[#passed + 1] = string.format('%.0f', between)
+          passed[#passed + 1] = passed[#passed]
+        end
+        if #passed > 0 then
+          redis.call('ZADD', KEYS[8], unpack(passed))
+          redis.call('PEXPIRE', KEYS[8], 2000)
+        end
+        free_of_everything = instant + of_everything
+      end
+      -- A little less than its part counts, so that others take what one that waits does not take in time.
+      share_of_everything = math.max(share_of_everything, instant) + of_everything * (others + 0.75)
     end
     last = instant
     got[#got + 1] = instant - now
   end
   if lane < 3 then
     -- Until the last permit that it got, or for so long that whoever asks has asked again.
-    local reserved = left > #got and last > start + (horizon - lead) / WAITS
-    waits[lane] = by_rate and now + 1000000 or (reserved and last or 0)
+    -- Of several asks of a lane, some may wait for their campaign only.
+    local of_lane = of_lanes[lane] or {got = 0, last = now, by_rate = false}
+    of_lane.got, of_lane.last = of_lane.got + #got, math.max(of_lane.last, last)
+    of_lane.by_rate = of_lane.by_rate or by_rate
+    of_lanes[lane] = of_lane
+    local reserved = left > of_lane.got and of_lane.last > start + (horizon - lead) / WAITS
+    waits[lane] = of_lane.by_rate and now + 1000000 or (reserved and of_lane.last or 0)
   end
   if of_campaign > 0 then
     local kept = string.format('%.0f', math.ceil(of_campaign / 1000) + 60000)
-    redis.call('SET', KEYS[6 + 2 * n], string.format('%.0f', due_of_campaign), 'PX', kept)
-    redis.call('LTRIM', KEYS[7 + 2 * n], 0, most_of_campaign - 1)
-    redis.call('PEXPIRE', KEYS[7 + 2 * n], kept)
+    redis.call('SET', KEYS[7 + 2 * n], string.format('%.0f', due_of_campaign), 'PX', kept)
+    redis.call('LTRIM', KEYS[8 + 2 * n], 0, most_of_campaign - 1)
+    redis.call('PEXPIRE', KEYS[8 + 2 * n], kept)
   end
   if #got == 0 and wait then
     least = math.min(least or wait, wait)
@@ -183,7 +232,7 @@ for n = 1, (#ARGV - 5) / 4 do
 end
 redis.call('SET', KEYS[1], string.format('%.0f', free))
 if free_of_everything then
-  redis.call('SET', KEYS[6], string.format('%.0f', free_of_everything))
+  redis.call('HSET', KEYS[6], 'free', string.format('%.0f', free_of_everything), 'seen', string.format('%.0f', now))
   redis.call('HSET', KEYS[5], 'all', string.format('%.0f', share_of_everything))
   if by_everything then
     redis.call('ZADD', KEYS[7], string.format('%.0f', now + 1000000), KEYS[1])

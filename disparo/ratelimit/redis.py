@@ -32,7 +32,7 @@ _EPOCH = "disparo:epoch"
 #: The channel of `announce`.
 _CHANGED = "disparo:changed"
 #: The next free instant of all apps together, and those that wait for it.
-_EVERYTHING = ("disparo:free", "disparo:waiting")
+_EVERYTHING = ("disparo:everything", "disparo:waiting")
 _SECOND = 1_000_000
 _LANES = {lane: number for number, lane in enumerate(Lane, start=1)}
 
@@ -79,8 +79,15 @@ class RedisRateLimiter:
         """See `disparo.ratelimit.RateLimiter.acquire`."""
         interval = _interval(rate)
         keys = [_key(app_id, name) for name in ("free", "stop", "cool")]
-        keys += [_returned(app_id, interval), _key(app_id, "lanes"), *_EVERYTHING]
-        args = [interval, round(horizon_seconds * _SECOND), int(probe), _interval(everything)]
+        of_everything = _interval(everything)
+        # With another limit what was passed over would not keep its distance from what comes after it.
+        keys += [
+            _returned(app_id, interval),
+            _key(app_id, "lanes"),
+            *_EVERYTHING,
+            f"disparo:gaps:{of_everything}",
+        ]
+        args = [interval, round(horizon_seconds * _SECOND), int(probe), of_everything]
         args.append(round(lead_seconds * _SECOND))
         for ask in asks:
             keys += [f"disparo:campaign:{ask.campaign_id}:{name}" for name in ("due", "last")]

@@ -574,6 +574,16 @@ def test_a_lane_that_waits_for_nothing_but_its_threads_leaves_the_rate_to_the_ot
     assert len(marketing) >= 0.8 * 80 * 20
 
 
+def test_a_capped_campaign_of_a_lane_does_not_end_the_waiting_of_the_others_in_it(clocked: Clocked) -> None:
+    payments = [Ask(PAYMENT, 500, 1_000), Ask(PAYMENT, 500, 1_000, campaign_id=7, max_per_second=1.0)]
+    marketing: list[int] = []
+    while clocked.true < 10 * SECOND:
+        several(clocked, payments, 80)
+        marketing += several(clocked, [Ask(MARKETING, 500, 1_000_000)], 80)[0]
+        clocked.sleep(0.02)
+    assert 0.03 * 80 * 10 <= len(marketing) <= 0.07 * 80 * 10
+
+
 def test_in_one_call_the_urgent_ask_comes_first(clocked: Clocked) -> None:
     payment, marketing = several(clocked, [Ask(PAYMENT, 2, 2), Ask(MARKETING, 10, 10)], 80)
     assert len(payment) == 2
@@ -607,20 +617,81 @@ def test_a_campaign_with_a_cap_alone_holds_nothing_up_that_comes_later(clocked: 
     assert got[0] - came <= 0.12 * SECOND
 
 
-def test_everything_together_keeps_its_limit_and_each_app_its_own(client: Redis, clocked: Clocked) -> None:
-    client.set("disparo:app:2:free", "0")
-    found: dict[int, list[int]] = {1: [], 2: []}
-    for _ in range(1_000):
-        for app_id, rate in ((1, 80.0), (2, 10.0)):
-            got = clocked.limiter.acquire(app_id, [Ask(MARKETING, 4, 1_000)], rate, HORIZON, everything=50.0)
+def test_a_clock_that_is_set_back_holds_no_campaign_with_a_cap(clocked: Clocked) -> None:
+    one = Ask(MARKETING, 500, 1_000, campaign_id=7, max_per_second=5.0)
+    worked(clocked, 3, 80, [one])
+    clocked.set_back(3_600)
+    assert len(worked(clocked, 5, 80, [one])[0]) >= 5 * 4
+
+
+def shared(
+    clocked: Clocked, seconds: float, rates: list[float], everything: float, pause: float = 0.02
+) -> list[list[int]]:
+    """What apps 1, 2, … of these rates get, which ask one after the other, and again after a pause; the instants."""
+    clocked.client.mset({f"disparo:app:{n}:free": "0" for n in range(1, len(rates) + 1)})
+    found: list[list[int]] = [[] for _ in rates]
+    for _ in range(round(seconds / pause)):
+        for n, rate in enumerate(rates):
+            asks = [Ask(MARKETING, max(1, round(rate * HORIZON)), 1_000)]
+            got = clocked.limiter.acquire(n + 1, asks, rate, HORIZON, everything=everything)
             if isinstance(got, Permits):
-                found[app_id] += [clocked.true + instant - got.now for instant in got.instants[0]]
-        clocked.sleep(0.02)
-    assert most_in_a_second(found[1] + found[2]) <= 50
-    assert most_in_a_second(found[2]) <= 10
-    assert len(found[1] + found[2]) >= 0.95 * 20 * 50
+                found[n] += [clocked.true + instant - got.now for instant in got.instants[0]]
+        clocked.sleep(pause)
+    return found
+
+
+def test_everything_together_keeps_its_limit_and_each_app_its_own(clocked: Clocked) -> None:
+    big, small = shared(clocked, 20, [80.0, 10.0], 50.0)
+    assert most_in_a_second(big + small) <= 50
+    assert most_in_a_second(small) <= 10
+    assert len(big + small) >= 0.95 * 20 * 50
     # The big one leaves the small one most of what it may have; each that waits for another comes a little later.
-    assert len(found[2]) >= 0.65 * 20 * 10
+    assert len(small) >= 0.6 * 20 * 10
+
+
+@pytest.mark.parametrize("pause", [0.005, 0.04])
+@pytest.mark.parametrize("everything", [50.0, 1_000.0])
+def test_apps_that_ask_seldom_use_up_everything_and_get_about_as_much_each(
+    clocked: Clocked, everything: float, pause: float
+) -> None:
+    found = shared(clocked, 5, [1_000.0] * 4, everything, pause)
+    together = [instant for one in found for instant in one]
+    assert most_in_a_second(together) <= everything
+    # All but the half second after Redis was emptied.
+    assert len(together) >= 0.97 * 4.4 * everything
+    assert min(map(len, found)) >= 0.6 * len(together) / 4
+
+
+def test_a_limit_of_everything_that_nobody_reaches_holds_nobody_up(clocked: Clocked) -> None:
+    rates = [80.0, 10.0, 10.0, 40.0]
+    for rate, one in zip(rates, shared(clocked, 5, rates, 1_000.0), strict=True):
+        assert len(one) >= 0.95 * 4.4 * rate
+
+
+@pytest.mark.parametrize("lane", Lane)
+def test_a_limit_of_everything_is_used_up_after_the_lead_of_a_claim(clocked: Clocked, lane: Lane) -> None:
+    found = worked(
+        clocked, 5, 1_000, [Ask(lane, 500, 1_000_000)], pause=0.04, everything=500.0, lead_seconds=0.08
+    )[0]
+    assert len(found) >= 0.97 * 4.4 * 500
+
+
+def test_who_waited_for_everything_before_the_clock_was_set_back_takes_no_share(clocked: Clocked) -> None:
+    shared(clocked, 2, [1_000.0] * 4, 100.0)
+    clocked.set_back(3_600)
+    assert len(shared(clocked, 5, [1_000.0], 100.0)[0]) >= 0.97 * 4.4 * 100
+
+
+def test_what_an_app_passes_over_of_everything_is_not_granted_by_another_clock(clocked: Clocked) -> None:
+    (before,) = shared(clocked, 2, [10.0], 100.0)
+    clocked.client.set("disparo:app:2:free", "0")
+    while not (got := several(clocked, [Ask(MARKETING, 5, 5)], 10.0, everything=100.0)[0]):
+        clocked.sleep(0.005)
+    before += got
+    clocked.set_back(0.055)
+    back = clocked.limiter.acquire(2, [Ask(MARKETING, 500, 500)], 1_000.0, HORIZON, everything=100.0)
+    after = [clocked.true + one - back.now for one in back.instants[0]] if isinstance(back, Permits) else []
+    assert min(b - a for a, b in itertools.pairwise(sorted(before + after))) >= SECOND // 100
 
 
 @pytest.mark.parametrize("lane", list(Lane))
@@ -650,6 +721,16 @@ def test_a_permit_given_back_is_granted_once_more_unless_its_instant_has_passed(
     assert min(b - a for a, b in itertools.pairwise(again)) >= SECOND / 80
     (third,) = several(clocked, [Ask(MARKETING, 500, 500)], 80)
     assert third == []
+
+
+def test_permits_given_back_that_nobody_took_are_forgotten(clocked: Clocked) -> None:
+    for _ in range(20):
+        (got,) = several(clocked, [Ask(MARKETING, 10, 10)], 80)
+        now = clocked.clock - clocked.true
+        clocked.limiter.give_back(1, [now + instant for instant in got], 80)
+        clocked.sleep(1)
+    several(clocked, [Ask(MARKETING, 10, 10)], 80)
+    assert clocked.client.zcard("disparo:app:1:returned:12500") == 0
 
 
 def test_a_permit_of_another_rate_or_of_a_clock_that_was_set_back_is_not_granted_again(

@@ -15,7 +15,7 @@ from disparo.errors import RedisUnavailable
 from disparo.ratelimit import Ask, Permits, Stopped, Wait
 from disparo.statuses import Lane, LimitedBy
 from worker.routes import Route
-from worker.runner import MOST_ASKS, Runner
+from worker.runner import MOST_ASKS, MOST_TURNS, Runner
 
 PAYMENT, UTILITY, MARKETING = Lane
 ROUTE = Route(
@@ -219,10 +219,42 @@ def test_a_cap_that_has_none_of_several_asks_holds_up_only_its_own_campaign() ->
     assert len(feeder.asked) == 1
 
 
+def test_a_campaign_with_a_cap_leaves_the_others_the_room_that_it_cannot_use() -> None:
+    feeder = Feeder(free=10)
+    stepped(feeder, [job(MARKETING, 100, 1, max_per_second=3.0), job(MARKETING, 100, 2)], 1)
+    assert [(ask.campaign_id, ask.n) for ask in feeder.asked[0]] == [(1, 1), (2, 9)]
+
+
+def test_nobody_waits_because_the_only_campaign_that_was_asked_for_has_used_up_its_cap() -> None:
+    feeder = Feeder(free=1, answers=[Wait(60.0)])
+    runner = stepped(feeder, [job(MARKETING, 100, 1, max_per_second=0.5), job(MARKETING, 100, 2)], 0)
+    runner._news = False
+    runner._step()
+    assert LimitedBy.RATE not in runner.pace()
+    runner._step()
+    assert [[ask.campaign_id for ask in asks] for asks in feeder.asked] == [[1], [2]]
+
+
 def test_no_more_campaigns_are_asked_for_at_once_than_a_call_may_hold() -> None:
     feeder = Feeder(free=500)
     stepped(feeder, [job(MARKETING, 1, n) for n in range(40)], 1)
     assert len(feeder.asked[0]) == MOST_ASKS
+
+
+def test_many_campaigns_of_an_urgent_lane_leave_the_others_their_ask() -> None:
+    feeder = Feeder(free=500)
+    jobs = [job(PAYMENT, 1, n) for n in range(40)] + [job(UTILITY, 9, 50), job(MARKETING, 9, 51)]
+    stepped(feeder, jobs, 1)
+    assert [ask.lane for ask in feeder.asked[0]] == [PAYMENT] * (MOST_ASKS - 2) + [UTILITY, MARKETING]
+
+
+def test_campaigns_that_are_over_are_forgotten() -> None:
+    feeder = Feeder()
+    runner = stepped(feeder, [], 0)
+    for n in range(200):
+        runner.add(job(PAYMENT, 3, n))
+        runner._step()
+    assert len(runner._turns) <= MOST_TURNS
 
 
 def test_a_probe_leaves_before_everything_and_alone() -> None:
