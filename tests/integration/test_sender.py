@@ -786,6 +786,8 @@ def suspended(house: House, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Su
             return got
 
         monkeypatch.setattr(Sender, "acquire", asking)
+        # The first instant is the one at which the clock stands.
+        monkeypatch.setattr(sender_module, "LEAD_SECONDS", 0.0)
         clock = SimpleNamespace(monotonic=lambda: now, sleep=time.sleep)
         for module in (sender_module, runner_module, posters_module):
             monkeypatch.setattr(module, "time", clock)
