@@ -934,7 +934,11 @@ def test_a_busy_sender_that_has_enough_hands_the_next_job_back_at_once(house: Ho
     house.sandbox.control(latency_ms=200)
     app = house.app(rate=1_000.0)
     with house.connections.session() as session:
-        first, second = (make_batch(session, make_campaign(session, app, 120, name=name)).id for name in "ab")
+        # More than the threads have in hand and may have soon.
+        first, second = (
+            make_batch(session, make_campaign(session, app, rows, name=name)).id
+            for name, rows in {"a": 500, "b": 40}.items()
+        )
         urgent = make_batch(session, make_campaign(session, app, 1, name="pix", lane=Lane.PAYMENT)).id
     sender = house.sender()
     sender.take_batch(first)
