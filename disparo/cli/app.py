@@ -9,6 +9,8 @@ import typer
 from disparo.cli.output import (
     FAILED,
     JSON,
+    By,
+    Why,
     announce,
     connected,
     counted,
@@ -19,7 +21,7 @@ from disparo.cli.output import (
     print_table,
     say,
 )
-from disparo.errors import InputError, RedisUnavailable
+from disparo.errors import InputError
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -31,8 +33,6 @@ if TYPE_CHECKING:
 cli = typer.Typer(no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(help="The app's name: a-z, 0-9 and -.")]
-By = Annotated[str | None, typer.Option("--by", help="Who does it; else the OS user.")]
-Why = Annotated[str | None, typer.Option(help="Kept with it.")]
 
 
 @cli.command("set")
@@ -227,7 +227,7 @@ def pause(
                 if new[app.id]:
                     actions.record_action(session, "pause", f"app:{app.name}", actor=by, why=why, lane=lane)
             found = [apps.describe(session, app) for app in chosen]
-        _publish(connections, {app_id: reason for app_id in new if lane is None})
+        announce(connections, {app_id: reason for app_id in new if lane is None})
     if as_json:
         return print_json(found if every else found[0])
     if not chosen:
@@ -236,15 +236,6 @@ def pause(
         what = stops.in_words(app.name, scope, key)
         say(f"{what} is paused" if new[app.id] else f"{what} was paused already")
     return None
-
-
-def _publish(connections: "Connections", reasons: "dict[int, str | None]") -> None:
-    """Tell the workers through Redis; the table has it already, from which the scheduler tells them too."""
-    try:
-        connections.limiter.publish_stops(reasons)
-        connections.limiter.announce()
-    except RedisUnavailable as err:
-        note(f"warning: it is stored, and the workers learn of it when Redis is back: {err}")
 
 
 #: How long a resume waits for its probes; no longer than a person does.
@@ -325,9 +316,9 @@ def _resume(
             action_id = action.id
         app_id, waiting = app.id, {one.stop_id for one in done.probes}
     if any(stop.scope == "app" for stop in done.ended) and not waiting:
-        _publish(connections, {app_id: None})
+        announce(connections, {app_id: None})
     elif done.ended or waiting:
-        _publish(connections, {})
+        announce(connections)
     if not done.ended and not waiting:
         tell(f"{name} was not paused" if lane is None else f"lane {lane} of {name} was not paused")
         return 0

@@ -18,6 +18,8 @@ from disparo.cli.output import (
     FAILED,
     JSON,
     NEEDS_A_PERSON,
+    By,
+    Why,
     connected,
     counted,
     duration,
@@ -38,8 +40,6 @@ cli = typer.Typer(no_args_is_help=True)
 cli.add_typer(campaign_decide.cli)
 
 Name = Annotated[str, typer.Argument(help="The campaign's name.")]
-By = Annotated[str | None, typer.Option("--by", help="Who does it; else the OS user.")]
-Why = Annotated[str | None, typer.Option("--why", help="Why; kept with who did it and when.")]
 
 #: Seconds without a live worker after which a wait ends.
 NO_WORKER_SECONDS = 1.5

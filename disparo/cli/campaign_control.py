@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from disparo.cli.campaign import By, Name, Why, show_status, status_of
-from disparo.cli.output import JSON, announce, connected, counted, note, print_json, say
+from disparo.cli.campaign import Name, show_status, status_of
+from disparo.cli.output import JSON, By, Why, announce, connected, counted, note, print_json, say
 
 #: Seconds that `cancel` waits for workers to put back what they hold.
 PUT_BACK_SECONDS = 5.0

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from disparo.cli.output import FAILED, JSON, connected, counted, note, print_json, say
+from disparo.cli.output import FAILED, JSON, By, Why, Yes, connected, counted, note, print_json, say
 
 if TYPE_CHECKING:
     from disparo.connections import Connections
@@ -14,9 +14,6 @@ if TYPE_CHECKING:
 cli = typer.Typer()
 
 Name = Annotated[str, typer.Argument(help="The campaign's name.")]
-By = Annotated[str | None, typer.Option("--by", help="Who does it; else the OS user.")]
-Why = Annotated[str | None, typer.Option("--why", help="Kept with it.")]
-Yes = Annotated[bool, typer.Option("--yes", help="Ask nothing.")]
 
 #: So many lines of a list that name no unknown message are told one by one on the screen.
 _TOLD = 20

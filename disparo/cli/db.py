@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from disparo.cli.output import FAILED, JSON, connected, counted, note, print_json, say
-from disparo.errors import InputError, RedisUnavailable
+from disparo.cli.output import FAILED, JSON, By, Yes, announce, connected, counted, note, print_json, say
+from disparo.errors import InputError
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -15,9 +15,6 @@ if TYPE_CHECKING:
     from disparo.connections import Connections
 
 cli = typer.Typer(no_args_is_help=True)
-
-Yes = Annotated[bool, typer.Option("--yes", help="Ask nothing.")]
-By = Annotated[str | None, typer.Option("--by", help="Who does it; else the OS user.")]
 
 
 @cli.command()
@@ -180,8 +177,5 @@ def _publish_stops(connections: "Connections") -> list[str]:
             held = [stop.reason for stop in apps.stops(session, app.id) if stop.scope == "app"]
             reasons[app.id] = held[0] if held else None
             paused += [app.name] if held else []
-    try:
-        connections.limiter.publish_stops(reasons)
-    except RedisUnavailable as err:
-        note(f"warning: it is stored, and the workers learn of it when Redis is back: {err}")
+    announce(connections, reasons)
     return paused

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from disparo.cli.output import JSON, connected, print_fields, print_json, say
+from disparo.cli.output import JSON, By, connected, print_fields, print_json, say
 from disparo.errors import ConflictError
 
 cli = typer.Typer(no_args_is_help=True)
@@ -53,7 +53,7 @@ def resolve(
     give_up: Annotated[
         bool, typer.Option("--give-up", help="Do not send it again, whatever became of it.")
     ] = False,
-    by: Annotated[str | None, typer.Option("--by", help="Who does it; else the OS user.")] = None,
+    by: By = None,
     why: Annotated[str | None, typer.Option(help="Kept with it.")] = None,
     as_json: JSON = False,
 ) -> None:

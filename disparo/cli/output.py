@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from disparo.connections import Connections
 
 JSON = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+By = Annotated[str | None, typer.Option("--by", help="Who does it; else the OS user.")]
+Why = Annotated[str | None, typer.Option("--why", help="Kept with it.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Ask nothing.")]
 
 #: Exit codes of waiting.
 FAILED, NEEDS_A_PERSON = 1, 3
@@ -33,14 +36,19 @@ def connected() -> Iterator["Connections"]:
         yield connections
 
 
-def announce(connections: "Connections") -> None:
-    """Have the workers look at what was just stored; without it they do so within half a second."""
+def announce(connections: "Connections", stops: Mapping[int, str | None] | None = None) -> None:
+    """Have the workers look at what was just stored; without it they do so within a second.
+
+    Args:
+      stops: What Redis is to hand out for apps: the reason of each one's stop, or None where it may send.
+    """
     from disparo.errors import RedisUnavailable
 
     try:
+        connections.limiter.publish_stops(stops or {})
         connections.limiter.announce()
     except RedisUnavailable as err:
-        note(f"warning: it is stored, and counts at once; but {err}")
+        note(f"warning: it is stored, and the workers learn of it when Redis is back: {err}")
 
 
 def say(text: str) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from disparo.cli.output import JSON, connected, print_fields, print_json, say
+from disparo.cli.output import JSON, By, connected, print_fields, print_json, say
 
 cli = typer.Typer(no_args_is_help=True)
 
@@ -22,7 +22,7 @@ def send(
     at: Annotated[str | None, typer.Option(help="When it begins.")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Stay until it is finished.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Ask nothing.")] = False,
-    by: Annotated[str | None, typer.Option("--by", help="Who does it; else the OS user.")] = None,
+    by: By = None,
     as_json: JSON = False,
 ) -> None:
     """Request payments in a batch; a reference is requested once."""

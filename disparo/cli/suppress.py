@@ -5,13 +5,12 @@ from zoneinfo import ZoneInfo
 
 import typer
 
-from disparo.cli.output import JSON, connected, counted, minute, print_json, print_table, say
+from disparo.cli.output import JSON, By, connected, counted, minute, print_json, print_table, say
 
 cli = typer.Typer(no_args_is_help=True)
 
 Number = Annotated[str, typer.Argument(help="The number, or country:CODE for every number of a country.")]
 App = Annotated[str | None, typer.Option("--app", help="Only this app; else all of them.")]
-By = Annotated[str | None, typer.Option("--by", help="Who does it; else the OS user.")]
 
 
 @cli.command()
