@@ -155,7 +155,7 @@ def take_messages(session: Session, app_id: int, message_ids: Sequence[int], hol
         return None
     job = Job(
         app_id,
-        min((row.lane for row in rows), key=list(Lane).index),
+        min((row.lane for row in rows), key=lambda lane: Lane(lane).rank),
         message_ids=tuple(message_ids),
         size=len(message_ids),
         probe=rows[0].probe,

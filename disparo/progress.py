@@ -18,21 +18,16 @@ from disparo.models import App, Campaign, Import, Stop
 from disparo.portfolios import COUNTED_FOR, Budget
 from disparo.statuses import CampaignState, LimitedBy, Status
 from disparo.whatsapp import payloads
+from disparo.whatsapp.codes import PAIR_PACING
 
 #: The rate that is shown is that of so many seconds.
 SHOWN_SECONDS = 10
 #: A campaign waits for its budget when that has no room for what the rate sends within so long.
 SHORT_SECONDS = 2.0
-#: The code of a message that waits for its turn with its recipient.
-PAIR_PACING = "pair_pacing"
 #: What the workers' time may go into (`disparo.models.Worker.pace`).
 CAUSES = (LimitedBy.RATE, LimitedBy.PAIR, LimitedBy.NETWORK, LimitedBy.DATABASE)
 #: An end beyond this has no date: years have four digits.
 DATED_SECONDS = 7_000 * 365 * 86_400
-
-#: SQL: messages per second that app ``a`` may send now, at most.
-_EFFECTIVE_RATE = """least(CASE WHEN a.tuning THEN least(a.rate, a.tuned_rate) ELSE a.rate END,
-    (SELECT max_per_second FROM installation))"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,7 +306,7 @@ def expected(session: Session, campaign: Campaign) -> Expected:
     """What the settings allow a campaign: by its app's rate, its own, and the weights of those that run beside it."""
     rows = session.execute(
         text(f"""
-            SELECT c.id, c.app_id, c.lane, c.weight, c.max_per_second AS cap, {_EFFECTIVE_RATE} AS rate,
+            SELECT c.id, c.app_id, c.lane, c.weight, c.max_per_second AS cap, {tuning.RATE_ALLOWED} AS rate,
                 c.template IS NOT NULL AND a.portfolio_id = own.portfolio_id AS shares
             FROM apps own, campaigns c JOIN apps a ON a.id = c.app_id
             WHERE own.id = :app_id AND (
@@ -423,7 +418,7 @@ def preflight(
       recipients: Keys of its recipients (`disparo.phone`), or how many of them take room of the budget.
     """
     rate: float = session.execute(
-        text(f"SELECT {_EFFECTIVE_RATE} FROM apps a WHERE a.id = :id"), {"id": app.id}
+        text(f"SELECT {tuning.RATE_ALLOWED} FROM apps a WHERE a.id = :id"), {"id": app.id}
     ).scalar_one()
     rate = min(rate, file.max_per_second) if file.max_per_second is not None else rate
     window = windows.parse(file.window or app.windows.get(file.lane) or "always")

@@ -9,7 +9,7 @@ from itertools import islice
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from disparo import portfolios
+from disparo import portfolios, tuning
 from disparo.batches import (
     ALIVE_WITHIN,
     CAMPAIGN_MAY_GO,
@@ -250,10 +250,8 @@ def release(
         if not planned:
             break
         jobs += _carry_out(session, values, planned)
-    return sorted(jobs, key=lambda job: _RANKS[job.lane])
+    return sorted(jobs, key=lambda job: Lane(job.lane).rank)
 
-
-_RANKS = {str(lane): rank for rank, lane in enumerate(Lane)}
 
 _LIVE = text("SELECT " + ", ".join(map(is_worked_on, ("'payment'", "'marketing'"))))
 
@@ -270,7 +268,7 @@ _SINGLE_FITS = portfolios.message_fits("m", "m.template")
 
 # An app without anything to send costs a look per lane into an index.
 _APPS = text(f"""
-    SELECT a.id, least(a.rate, CASE WHEN a.tuning THEN a.tuned_rate END, (SELECT max_per_second FROM installation)),
+    SELECT a.id, {tuning.RATE_ALLOWED},
         ARRAY(SELECT l.lane FROM unnest(CAST(:lanes AS text[])) AS l (lane) WHERE EXISTS (
             SELECT 1 FROM messages m
             WHERE m.app_id = a.id AND m.campaign_id IS NULL AND m.lane = l.lane AND {_IS_DUE} AND {SINGLE_MAY_GO}

@@ -53,6 +53,11 @@ class Lane(StrEnum):
     UTILITY = "utility"
     MARKETING = "marketing"
 
+    @property
+    def rank(self) -> int:
+        """0 for what leaves first."""
+        return list(Lane).index(self)
+
 
 class LimitedBy(StrEnum):
     """Where the time of a campaign goes."""

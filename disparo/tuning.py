@@ -214,6 +214,12 @@ def effective_rate(app: App) -> float:
     return min(app.rate, app.tuned_rate) if app.tuning and app.tuned_rate is not None else app.rate
 
 
+#: SQL: the same of app ``a``.
+EFFECTIVE_RATE = "least(a.rate, CASE WHEN a.tuning THEN a.tuned_rate END)"
+#: SQL: at most as much as all apps together may send.
+RATE_ALLOWED = f"least({EFFECTIVE_RATE}, (SELECT max_per_second FROM installation))"
+
+
 def refuse(session: Session, app_id: int, epoch: int, cool_seconds: float, now: datetime) -> Changed | None:
     """Slow an app down, because the provider refused a request for its rate; None: that was done already, or it is off.
 

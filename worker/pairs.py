@@ -9,16 +9,12 @@ from disparo.connections import Connections
 from disparo.errors import RedisUnavailable
 from disparo.ratelimit.pairs import Look, Sent, Turn
 from disparo.statuses import Lane, Status
-from disparo.whatsapp.codes import Rule
+from disparo.whatsapp.codes import PAIR_PACING, Rule
 from worker.routes import Route
 
-#: The code of a message that waits for its recipient's turn.
-CODE = "pair_pacing"
 #: A row whose turn it is leaves within this: no permit is further ahead, none later is used, and requests that
 #: leave one after the other may arrive a little closer to each other.
 AHEAD_SECONDS = 0.75
-
-_LANES = {str(lane): n for n, lane in enumerate(Lane)}
 
 
 class Pairs:
@@ -78,7 +74,7 @@ class Pairs:
                     row.id,
                     row.claim,
                     Status.PENDING,
-                    code=CODE,
+                    code=PAIR_PACING,
                     reason=reason,
                     delay_seconds=max(0.001, seconds),
                 )
@@ -134,7 +130,7 @@ class Pairs:
 
 
 def _turn(row: Claimed) -> Turn:
-    return Turn(row.recipient_key, row.id, row.tries, _LANES[row.lane])
+    return Turn(row.recipient_key, row.id, row.tries, Lane(row.lane).rank)
 
 
 def _seconds(now: datetime, then: datetime) -> float:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import text
 
+from disparo import tuning
 from disparo.connections import Connections
 from disparo.gupshup.client import endpoint
 
@@ -50,12 +51,12 @@ class Routes:
         read_at = time.monotonic()
         with self._connections.session() as session:
             row = session.execute(
-                text("""
+                text(f"""
                     SELECT name, gs_app_id, base_url, epoch, pair_seconds, pair_burst,
                         tuning, coalesce(CAST(tuning_state ->> 'epoch' AS integer), 0) AS tuning_epoch,
-                        CASE WHEN tuning THEN least(rate, tuned_rate) ELSE rate END AS rate,
+                        {tuning.EFFECTIVE_RATE} AS rate,
                         (SELECT max_per_second FROM installation) AS everything
-                    FROM apps WHERE id = :id"""),
+                    FROM apps a WHERE id = :id"""),
                 {"id": app_id},
             ).one()
         url = endpoint(row.base_url or self._connections.settings.base_url, row.gs_app_id)

@@ -459,7 +459,7 @@ class Sender:
                 late = self._still_wanted(late, self._posters.can_take(app_id, HORIZON_SECONDS))
                 if not late:
                     break
-                lane = min((Lane(one.row.lane) for one in late), key=list(Lane).index)
+                lane = min((Lane(one.row.lane) for one in late), key=lambda lane: lane.rank)
                 n = min(len(late), batches.JOB_ROWS)
                 granted = self.acquire(late[0].route, [Ask(lane, n, len(late))])
                 if isinstance(granted, Permits):

@@ -12,7 +12,6 @@ from redis.retry import Retry
 
 from disparo.errors import RedisUnavailable
 from disparo.ratelimit import Ask, Permits, Stopped, Wait
-from disparo.statuses import Lane
 
 _SCRIPT = (Path(__file__).parent / "permits.lua").read_text(encoding="utf-8")
 _COOL_DOWN = """
@@ -34,7 +33,6 @@ _CHANGED = "disparo:changed"
 #: The next free instant of all apps together, and those that wait for it.
 _EVERYTHING = ("disparo:everything", "disparo:waiting")
 _SECOND = 1_000_000
-_LANES = {lane: number for number, lane in enumerate(Lane, start=1)}
 
 
 def connect(redis_url: str, *, max_connections: int = 16) -> Redis:
@@ -91,7 +89,7 @@ class RedisRateLimiter:
         args.append(round(lead_seconds * _SECOND))
         for ask in asks:
             keys += [f"disparo:campaign:{ask.campaign_id}:{name}" for name in ("due", "last")]
-            args += [_LANES[ask.lane], ask.n, max(ask.n, ask.waiting), _interval(ask.max_per_second)]
+            args += [ask.lane.rank + 1, ask.n, max(ask.n, ask.waiting), _interval(ask.max_per_second)]
         try:
             kind, now, told, *got = self._script(keys=keys, args=args)
         except RedisError as err:

@@ -30,6 +30,9 @@ FIELD = "seen in public code of other senders, not in the vendors' documentation
 HTTP = "RFC 9110, HTTP Semantics"
 OURS = "decision of this project: whether the request can have been accepted"
 
+#: The code of a message that waits for its turn with its recipient.
+PAIR_PACING = "pair_pacing"
+
 _RETRY = Verdict.RETRY
 _THROTTLE = Verdict.THROTTLE
 _FAILED = Verdict.MESSAGE_PERMANENT
@@ -182,7 +185,7 @@ _TRANSPORT: tuple[Rule, ...] = (
          "Check the app's base URL, DISPARO_PROXY and what stands between here and the provider (a captive portal, "
          "a gateway's error page). One message is tried from time to time; `disparo app resume` tries at once.",
          OURS, own=True, probes=1_000_000, probe_seconds=2, probe_cap_seconds=300),
-    Rule("pair_pacing", _RETRY, "recipient",
+    Rule(PAIR_PACING, _RETRY, "recipient",
          "It waits for its recipient's turn, because the app just wrote to the same recipient; nothing was sent.",
          "Nothing to do: it leaves at its turn. `disparo app set NAME --pair-seconds S` sets the time between two.",
          OURS, own=True),
