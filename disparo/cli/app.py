@@ -85,22 +85,26 @@ def set_(
         if not equals:
             raise InputError(f"--window {given}: write LANE=SPEC, for example marketing=always")
         windows[lane.strip()] = spec.strip()
-    with connected() as connections, connections.session() as session:
-        app, created = apps.configure(
-            session,
-            name,
-            gs_app_id=app_id,
-            rate=rate,
-            base_url=base_url,
-            windows=windows or None,
-            token=token,
-            token_scheme=token_scheme,
-            portfolio=portfolio,
-            tune=tune,
-            pair_seconds=pair_seconds,
-            pair_burst=pair_burst,
-        )
-        found = apps.describe(session, app)
+    with connected() as connections:
+        with connections.session() as session:
+            app, created = apps.configure(
+                session,
+                name,
+                gs_app_id=app_id,
+                rate=rate,
+                base_url=base_url,
+                windows=windows or None,
+                token=token,
+                token_scheme=token_scheme,
+                portfolio=portfolio,
+                tune=tune,
+                pair_seconds=pair_seconds,
+                pair_burst=pair_burst,
+            )
+            found = apps.describe(session, app)
+        if not created:
+            # A rate counts from now on, not from when the workers next look.
+            announce(connections)
         if as_json:
             return print_json(found)
         say(f"{'created' if created else 'changed'} {name}: {app.rate:g} requests/s to app {app.gs_app_id}")

@@ -1,5 +1,7 @@
 """Senders: set, show, pause, resume, retry."""
 
+import queue
+import threading
 from datetime import timedelta
 
 import pytest
@@ -57,6 +59,21 @@ def test_the_pacing_of_recipients_is_that_of_whatsapp_until_it_is_set(run):
     assert (found["pair_seconds"], found["pair_burst"]) == (0.5, 45)
     assert "pair seconds    0.5\n" in run("app", "show", "loja").out
     assert run("app", "set", "loja", "--pair-seconds", "0", "--json").json["pair_seconds"] == 0
+
+
+def test_a_change_of_an_app_is_announced_to_the_workers(run, connections):
+    run("app", "set", "loja", "--id", "app-1", "--rate", "10")
+    told, ended = queue.SimpleQueue(), threading.Event()
+    listener = threading.Thread(target=connections.limiter.listen, args=(lambda: told.put(1), ended))
+    listener.start()
+    try:
+        # Once for having begun to listen.
+        told.get(timeout=20)
+        run("app", "set", "loja", "--rate", "80")
+        told.get(timeout=20)
+    finally:
+        ended.set()
+        listener.join()
 
 
 def test_a_wrong_value_of_an_app_is_a_sentence_and_changes_nothing(run):
