@@ -1,10 +1,11 @@
-"""Two transactions that meet: the second comes upon what the first has changed and not committed yet."""
+"""Two transactions that meet: the second comes upon what the first changed and has not committed; processes that race."""
 
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
+from redis import Redis
 from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 
@@ -52,3 +53,12 @@ def meet_in(
     came = meet(engine, first, second)
     session.expire_all()
     return came
+
+
+def start_racers(client: Redis, n: int) -> None:
+    """Let processes begin at the same moment that count up ``ready`` in Redis and wait for ``go``."""
+    deadline = time.monotonic() + 60
+    while int(client.get("ready") or 0) < n:
+        assert time.monotonic() < deadline, "the racers did not start"
+        time.sleep(0.01)
+    client.set("go", "1")

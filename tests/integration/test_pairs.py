@@ -5,7 +5,6 @@ import json
 import random
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -16,6 +15,7 @@ from disparo.errors import RedisUnavailable
 from disparo.ratelimit import pairs as pairs_module
 from disparo.ratelimit.pairs import Look, Pairs, Sent, Turn
 from disparo.ratelimit.redis import connect
+from tests.racing import start_racers
 
 #: Microseconds.
 SECOND = 1_000_000
@@ -145,11 +145,7 @@ def test_sixty_four_threads_of_four_processes_never_get_two_turns_within_the_tim
         subprocess.Popen([*arguments, str(n * 10_000_000 + 1), "3"], stdout=subprocess.PIPE) for n in range(4)
     ]
     try:
-        deadline = time.monotonic() + 60
-        while int(client.get("ready") or 0) < 4:
-            assert time.monotonic() < deadline, "the racers did not start"
-            time.sleep(0.01)
-        client.set("go", "1")
+        start_racers(client, 4)
         shares = [json.loads(one.communicate(timeout=60)[0]) for one in racers]
     finally:
         for one in racers:

@@ -22,6 +22,7 @@ from disparo.ratelimit import Ask, Permits, Stopped, Wait
 from disparo.ratelimit import redis as on_redis
 from disparo.ratelimit.redis import RedisRateLimiter, connect
 from disparo.statuses import Lane
+from tests.racing import start_racers
 
 HORIZON = 0.5
 SECOND = 1_000_000
@@ -104,13 +105,6 @@ def ahead(got: Permits | Wait | Stopped, ask: int = 0) -> list[float]:
     return [(instant - got.now) / SECOND for instant in got.instants[ask]]
 
 
-def wait_for(client: Redis, ready: int) -> None:
-    deadline = time.monotonic() + 60
-    while int(client.get("ready") or 0) < ready:
-        assert time.monotonic() < deadline, "the racers did not start"
-        time.sleep(0.01)
-
-
 @pytest.mark.parametrize(
     ("rate", "emptied"), [(10, False), (80, False), (1_000, False), (333, False), (2.5, False), (80, True)]
 )
@@ -120,8 +114,7 @@ def test_thirty_two_threads_of_two_processes_never_exceed_the_rate(
     arguments = [sys.executable, "-c", RACER, redis_url, str(rate), "3"]
     racers = [subprocess.Popen(arguments, stdout=subprocess.PIPE) for _ in range(2)]
     try:
-        wait_for(client, 2)
-        client.set("go", "1")
+        start_racers(client, 2)
         if emptied:
             # In the middle of it, with permits ahead that only the workers know of.
             time.sleep(1.5)
