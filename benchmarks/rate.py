@@ -46,6 +46,19 @@ _PERMITS = re.compile(r"\bevent=(permits|permits_given_back)\b")
 _FIRST = re.compile(r"\bfirst=([0-9]+)\b")
 _AFTER = re.compile(r"\bafter=\"?\[([0-9, ]+)\]")
 
+#: Commands one after another in one process, read as JSON: a process for each would take longer than the runs.
+_COMMANDS = """
+import json, sys
+from disparo.cli import main
+for arguments in json.load(sys.stdin):
+    sys.argv[1:] = arguments
+    try:
+        main()
+    except SystemExit as end:
+        if end.code:
+            sys.exit(f"disparo {' '.join(arguments)}: exit {end.code}")
+"""
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(
@@ -133,7 +146,7 @@ def show_rates(options: argparse.Namespace) -> int:
     kept = True
     for workers in fleets:
         with House(options, workers) as house:
-            house.app("bench", 100_000)
+            house.apps(["bench"], 100_000)
             house.campaign(["bench"], 1_000, 100_000)
             for rate in options.rates:
                 figures = Figures(rate, [house.one(rate) for _ in range(options.runs)])
@@ -153,7 +166,7 @@ def show_apps(options: argparse.Namespace, rate: int) -> int:
     workers = (options.workers or [2])[0]
     rows = rate * options.seconds
     print(f"{machine()}; {options.threads} threads per worker, answers after {options.latency_ms} ms")
-    seconds = options.runs * (options.seconds + options.apps * 1.5) + options.apps
+    seconds = options.runs * (options.seconds + options.apps * 0.2) + options.apps * 0.1 + START_SECONDS
     print(
         f"{options.apps} apps at {rate}/s on {workers} workers, {options.runs} runs of {options.seconds} s: "
         f"about {math.ceil(seconds / 60)} minutes",
@@ -163,8 +176,7 @@ def show_apps(options: argparse.Namespace, rate: int) -> int:
     missed = []
     with House(options, workers) as house:
         names = [f"bench-{n:03}" for n in range(1, options.apps + 1)]
-        for name in names:
-            house.app(name, rate)
+        house.apps(names, rate)
         for number in range(1, options.runs + 1):
             found = house.campaign(names, rows, rate)
             means = sorted(share(one.instants, rate) for one in found.values())
@@ -194,8 +206,8 @@ class House:
             | {
                 "DISPARO_HOME": str(self._folder / "home"),
                 "DISPARO_THREADS": str(options.threads),
-                # The permits are in the log at this level.
-                "DISPARO_LOG_LEVEL": "debug",
+                # The permits are in the log at this level; to write those of many apps takes a part of the machine.
+                "DISPARO_LOG_LEVEL": "info" if options.apps else "debug",
                 "DISPARO_TOKEN_BENCH": TOKEN,
             }
             | {f"DISPARO_TOKEN_BENCH_{n:03}": TOKEN for n in range(1, (options.apps or 0) + 1)}
@@ -245,12 +257,14 @@ class House:
             process.stdout.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def app(self, name: str, rate: int) -> None:
-        self._disparo("app", "set", name, "--id", f"id-{name}", "--base-url", self._url, "--rate", str(rate))
+    def apps(self, names: list[str], rate: int) -> None:
+        """Make apps of this rate, or give them this rate."""
+        at = ["--base-url", self._url, "--rate", str(rate)]
+        self._disparo(*(["app", "set", name, "--id", f"id-{name}", *at] for name in names))
 
     def one(self, rate: int) -> Run:
         """A campaign of one app at this rate."""
-        self.app("bench", rate)
+        self.apps(["bench"], rate)
         begin = (self._folder / "up.log").stat().st_size
         found = self.campaign(["bench"], rate * self._options.seconds, rate)["id-bench"]
         return Run(found.worst, share(found.instants, rate), self._granted(begin))
@@ -259,7 +273,9 @@ class House:
         """A campaign of so many rows for each app, all at once; what arrived, by the provider's app id."""
         self._launched += 1
         # Stored while the apps are paused, so that no import is measured.
-        self._disparo("app", "pause", "--all")
+        commands = [["app", "pause", "--all"]]
+        lines = [f"{11_900_000_000 + n},Ana,{n}" for n in range(rows)]
+        (self._folder / "rows.csv").write_text("\n".join(["to,name,number", *lines]) + "\n")
         for name in apps:
             content = {
                 "name": f"{name}-{self._launched}",
@@ -271,12 +287,11 @@ class House:
                     "text": {"body": "{{ name }}, o pedido {{ number }} foi enviado"},
                 },
             }
-            (self._folder / "campaign.yaml").write_text(json.dumps(content))
-            lines = [f"{11_900_000_000 + n},Ana,{n}" for n in range(rows)]
-            (self._folder / "rows.csv").write_text("\n".join(["to,name,number", *lines]) + "\n")
-            self._disparo("campaign", "launch", "campaign.yaml", "rows.csv", "--yes")
+            (self._folder / f"{name}.yaml").write_text(json.dumps(content))
+            commands.append(["campaign", "launch", f"{name}.yaml", "rows.csv", "--yes"])
+        self._disparo(*commands)
         self._ask("/reset", method="POST")
-        self._disparo("app", "resume", "--all")
+        self._disparo(["app", "resume", "--all"])
         total, until = rows * len(apps), time.monotonic() + 60 + 3 * rows / rate
         while (stats := json.loads(self._ask("/stats")))["accepted"] < total:
             if time.monotonic() > until:
@@ -306,9 +321,10 @@ class House:
         with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
             return bytes(answer.read())
 
-    def _disparo(self, *arguments: str) -> None:
+    def _disparo(self, *commands: list[str]) -> None:
         done = subprocess.run(
-            [sys.executable, "-m", "disparo", *arguments],
+            [sys.executable, "-c", _COMMANDS],
+            input=json.dumps(commands),
             env=self._environ | {"DISPARO_LOG_LEVEL": "warning"},
             cwd=self._folder,
             check=False,
@@ -316,7 +332,7 @@ class House:
             text=True,
         )
         if done.returncode:
-            sys.exit(f"disparo {' '.join(arguments)}: {done.stderr[-2000:]}")
+            sys.exit(done.stderr[-2000:])
 
     def _spawn(self, command: list[str], log: str) -> subprocess.Popen[str]:
         with (self._folder / log).open("a") as file:
