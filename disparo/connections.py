@@ -105,7 +105,7 @@ class Connections:
 
 
 def connect(
-    source: Environment | None = None, *, name: str = "disparo", pool_size: int = 5, pre_ping: bool = True
+    source: Environment | None = None, *, name: str = "disparo", pool_size: int = 10, pre_ping: bool = True
 ) -> Connections:
     """Connect this process, with embedded servers for what has no address in the settings.
 

@@ -59,8 +59,8 @@ def one_of(column: str, values: Iterator[str] | list[str] | type) -> str:
     return f"{column} IN ({words})"
 
 
-def make_engine(url: str, *, name: str = "disparo", pool_size: int = 5, pre_ping: bool = True) -> Engine:
-    """An engine whose connections are at most ``pool_size`` + 5; nothing is opened yet.
+def make_engine(url: str, *, name: str = "disparo", pool_size: int = 10, pre_ping: bool = True) -> Engine:
+    """An engine that holds at most ``pool_size`` connections; nothing is opened yet.
 
     Args:
       url: ``postgresql://…`` in any of its spellings; psycopg 3 is used whatever driver it names.
@@ -87,7 +87,8 @@ def make_engine(url: str, *, name: str = "disparo", pool_size: int = 5, pre_ping
     return create_engine(
         parsed.set(drivername="postgresql+psycopg"),
         pool_size=pool_size,
-        max_overflow=5,
+        # A connection beyond the pool would be closed after each use, and cost more than the wait for one.
+        max_overflow=0,
         pool_pre_ping=pre_ping,
         # A server-side prepared statement does not survive PgBouncer's transaction mode.
         connect_args={

@@ -12,7 +12,7 @@ from scheduler.health import Pulse
 from scheduler.ticks import TICKS, register
 
 try:
-    connections = connect(name="disparo-scheduler", pool_size=4)
+    connections = connect(name="disparo-scheduler", pool_size=9)
     log.configure(connections.settings.log_level)
     app = make_celery("scheduler", connections.redis_url)
 except DisparoError as err:

@@ -15,7 +15,7 @@ from disparo.errors import DisparoError
 def create() -> FastAPI:
     """The application, connected with the settings of this process."""
     try:
-        connections = connect(name="disparo-web", pool_size=4)
+        connections = connect(name="disparo-web", pool_size=9)
     except DisparoError as err:
         raise SystemExit(f"the web application cannot start: {err}") from err
     log.configure(connections.settings.log_level)

@@ -8,7 +8,7 @@ from worker.process import Process, attach
 from worker.tasks import register
 
 try:
-    connections = connect(name="disparo-worker", pool_size=8, pre_ping=False)
+    connections = connect(name="disparo-worker", pool_size=13, pre_ping=False)
     log.configure(connections.settings.log_level)
     app = make_celery("worker", connections.redis_url)
 except DisparoError as err:

@@ -42,7 +42,7 @@ def main(arguments: list[str]) -> int:
         sys.stderr.write("usage: python -m worker.health [QUEUE]\n")
         return 2
     try:
-        with connect(name="disparo-health", pool_size=1) as connections:
+        with connect(name="disparo-health", pool_size=2) as connections:
             check(connections, socket.gethostname(), arguments[0] if arguments else None)
     except DisparoError as err:
         sys.stderr.write(f"unhealthy: {err}\n")
