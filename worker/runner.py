@@ -25,6 +25,9 @@ from worker.view import LOOK_SECONDS
 
 #: No row is claimed earlier than this before its instant.
 HORIZON_SECONDS = 0.5
+#: The next permits are asked for so long before the last one leaves: what they are claimed in takes a part of it.
+#: Later than others may reserve, and the rate would not be used; earlier, and each ask would get fewer.
+AHEAD_SECONDS = 0.2
 #: A runner without work ends after this.
 IDLE_SECONDS = 30.0
 #: Campaigns that are asked for at once.
@@ -219,7 +222,8 @@ class Runner(threading.Thread):
             if all(ask.max_per_second is not None for _, ask in turns):
                 # Others may have a permit at once.
                 return None
-            return self._pause(min(granted.seconds, LOOK_SECONDS), LimitedBy.RATE)
+            several = self._until_several(route, turns[0][1])
+            return self._pause(min(granted.seconds + several, LOOK_SECONDS), LimitedBy.RATE)
         last = asked_at
         for (turn, ask), instants in zip(turns, granted.instants, strict=True):
             if instants:
@@ -228,10 +232,20 @@ class Runner(threading.Thread):
             elif granted.wait_seconds is not None:
                 self._note_caps([(turn, ask)], granted.wait_seconds)
         # Ask for the next ones when these have nearly left, and for those that got none in their time.
-        pause = last - time.monotonic() - HORIZON_SECONDS / 2
+        pause = last - time.monotonic() - AHEAD_SECONDS
         if granted.wait_seconds is not None:
             pause = min(pause, granted.wait_seconds)
         return self._pause(pause, LimitedBy.RATE)
+
+    def _until_several(self, route: Route, ask: Ask) -> float:
+        """How much longer than for one permit to wait, so that as many as are wanted come at once.
+
+        Others reserve what is free meanwhile, until so little of the horizon is that it might be lost.
+        """
+        if route.everything is not None:
+            # Its horizon is short.
+            return 0.0
+        return min((ask.n - 1) / route.rate, HORIZON_SECONDS - AHEAD_SECONDS)
 
     def _choose(self, room: int, rate: float) -> list[tuple[_Turn, Ask]]:
         """Whose turn it is, the most urgent lane first, and what to ask for; at least one row of each lane."""
