@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Any
 
-from sqlalchemy import TextClause, text
+from sqlalchemy import Row, TextClause, text
 from sqlalchemy.orm import Session
 
 from disparo import portfolios, suppressions
@@ -112,26 +113,28 @@ class Outcome:
     delay_seconds: float = 0.0
 
 
-def take(session: Session, batch_id: int, holder: str, now: datetime) -> Job | None:
-    """Hold a batch that a job named, or None when it is done, was handed back or is not there any more."""
-    row = session.execute(
+def take(session: Session, batch_ids: Sequence[int], holder: str, now: datetime) -> dict[int, Job]:
+    """Hold batches that jobs named, but for those that are done, were handed back or are not there any more."""
+    rows = session.execute(
         text("""
             UPDATE batches b SET holder = :holder, held_at = :now FROM campaigns c
-            WHERE b.id = :id AND b.state = 'released' AND c.id = b.campaign_id
-            RETURNING b.app_id, c.lane, b.size, c.id AS campaign_id, c.weight, c.max_per_second"""),
-        {"id": batch_id, "holder": holder, "now": now},
-    ).one_or_none()
-    if row is None:
-        return None
-    return Job(
-        row.app_id,
-        row.lane,
-        batch_id=batch_id,
-        size=row.size,
-        campaign_id=row.campaign_id,
-        weight=row.weight,
-        max_per_second=row.max_per_second,
+            WHERE b.id IN (SELECT id FROM batches WHERE id = ANY(:ids) AND state = 'released' ORDER BY id FOR UPDATE)
+                AND c.id = b.campaign_id
+            RETURNING b.id, b.app_id, c.lane, b.size, c.id AS campaign_id, c.weight, c.max_per_second"""),
+        {"ids": list(batch_ids), "holder": holder, "now": now},
     )
+    return {
+        row.id: Job(
+            row.app_id,
+            row.lane,
+            batch_id=row.id,
+            size=row.size,
+            campaign_id=row.campaign_id,
+            weight=row.weight,
+            max_per_second=row.max_per_second,
+        )
+        for row in rows
+    }
 
 
 def take_messages(session: Session, app_id: int, message_ids: Sequence[int], holder: str) -> Job | None:
@@ -170,57 +173,72 @@ def take_messages(session: Session, app_id: int, message_ids: Sequence[int], hol
 _LOCK_OF_OWNER = "hashtextextended(:owner, 0)"
 
 
-def _claim_statement(which: str, is_over: str, *, limited: bool = False) -> TextClause:
-    """The claim of rows ``which``; of an app whose daily budget is limited, that with ``limited`` alone claims."""
-    unless = "true" if limited else f"NOT {portfolios.IS_LIMITED}"
+def _claim_statement(asked: str, which: str, is_over: str, *, limited: bool = False) -> TextClause:
+    """The claim of the rows ``which`` of each row of ``asked``.
+
+    Of an app whose daily budget is limited, that with ``limited`` alone claims.
+    """
+    unless = "true" if limited else f"NOT {portfolios.is_limited('o.app_id')}"
     return text(f"""
-        WITH claiming AS MATERIALIZED (
-            SELECT {unless} AS allowed FROM pg_advisory_xact_lock_shared({_LOCK_OF_OWNER})),
+        WITH asked AS MATERIALIZED (
+            SELECT o.*, {unless} AS allowed
+            FROM pg_advisory_xact_lock_shared({_LOCK_OF_OWNER}) CROSS JOIN ({asked}) AS o),
         picked AS (
-            SELECT m.id, m.recipient_key, coalesce(m.template, c.template) AS its_template, c.version AS its_version,
-                {is_over} AS is_over, {suppressions.REASON} AS why_not
-            FROM messages m LEFT JOIN campaigns c ON c.id = m.campaign_id
-            WHERE (SELECT allowed FROM claiming) AND {which} AND m.app_id = :app_id AND m.status = 'pending'
-                AND (m.due_at IS NULL OR m.due_at <= :now) AND (m.not_after IS NULL OR m.not_after > :now)
-                AND (c.id IS NULL OR (c.state = 'running' AND (c.not_after IS NULL OR c.not_after > :now)))
-                AND {MESSAGE_MAY_GO}
-            ORDER BY m.id LIMIT :limit FOR UPDATE OF m SKIP LOCKED),
+            SELECT a.ask, one.*
+            FROM asked a CROSS JOIN LATERAL (
+                SELECT m.id, m.recipient_key, coalesce(m.template, c.template) AS its_template,
+                    c.version AS its_version, {is_over} AS is_over, {suppressions.REASON} AS why_not
+                FROM messages m LEFT JOIN campaigns c ON c.id = m.campaign_id
+                WHERE a.allowed AND {which} AND m.app_id = a.app_id AND m.status = 'pending'
+                    AND (m.due_at IS NULL OR m.due_at <= :now) AND (m.not_after IS NULL OR m.not_after > :now)
+                    AND (c.id IS NULL OR (c.state = 'running' AND (c.not_after IS NULL OR c.not_after > :now)))
+                    AND {MESSAGE_MAY_GO}
+                ORDER BY m.id LIMIT a.n FOR UPDATE OF m SKIP LOCKED) AS one),
         {portfolios.FITTING + "," if limited else ""}
         claimed AS (
             UPDATE messages m SET status = 'sending', claimed_by = :owner, claimed_at = :now, claims = claims + 1,
                 version = its_version
             FROM {"fitting AS picked" if limited else "picked"}
             WHERE m.id = picked.id AND NOT is_over AND why_not IS NULL {"AND fits" if limited else ""}
-            RETURNING m.*, its_template),
+            RETURNING m.*, ask, its_template),
         {portfolios.COUNTING + "," if limited else ""}
         passed_over AS (
             UPDATE messages m SET status = CASE WHEN is_over THEN 'cancelled' ELSE 'suppressed' END, settled_at = :now,
                 code = CASE WHEN is_over THEN m.code ELSE '{suppressions.CODE}' END,
                 reason = CASE WHEN is_over THEN m.reason ELSE why_not END
             FROM picked WHERE m.id = picked.id AND (is_over OR why_not IS NOT NULL)
-            RETURNING m.campaign_id, m.status),
+            RETURNING ask, m.campaign_id, m.status),
         changed AS (
             SELECT campaign_id, 'pending' AS before, status FROM claimed
             UNION ALL SELECT campaign_id, 'pending', status FROM passed_over),
         {DELTAS_OF_CHANGED}
-        SELECT (SELECT allowed FROM claiming) AS allowed, (SELECT count(*) FROM passed_over) AS passed_over,
-            id, claims, app_id, lane, campaign_id, its_template, recipient, attempts - forgiven, version,
+        SELECT a.ask, a.allowed, (SELECT count(*) FROM passed_over p WHERE p.ask = a.ask) AS passed_over,
+            m.id, claims, m.app_id, lane, m.campaign_id, its_template, recipient, attempts - forgiven, version,
             CAST(params AS text), CAST(content AS text), recipient_key
-        FROM (SELECT 1) AS one LEFT JOIN claimed ON true""")
+        FROM asked a LEFT JOIN claimed m ON m.ask = a.ask""")
 
 
 # What nobody has claimed yet was cancelled with the payment itself.
-_IDS = ("m.id = ANY(:ids)", f"m.claims > 0 AND {PAID_OR_BOUGHT}")
+_IDS = (
+    "SELECT 0 AS ask, CAST(:app_id AS bigint) AS app_id, CAST(:limit AS bigint) AS n",
+    "m.id = ANY(:ids)",
+    f"m.claims > 0 AND {PAID_OR_BOUGHT}",
+)
 # What was put back is due by itself, and named by its id. A batch that was taken back is nobody's, whoever held it.
-_BATCH = (
-    """m.due_at IS NULL AND m.campaign_id = (
-        SELECT campaign_id FROM batches WHERE id = :batch_id AND state = 'released')
-    AND m.id BETWEEN (SELECT first_message_id FROM batches WHERE id = :batch_id)
-    AND (SELECT last_message_id FROM batches WHERE id = :batch_id)""",
+_BATCHES = (
+    """SELECT o.nth - 1 AS ask, o.app_id, o.n, b.campaign_id, b.first_message_id, b.last_message_id
+        FROM unnest(CAST(:app_ids AS bigint[]), CAST(:batch_ids AS bigint[]), CAST(:limits AS bigint[]))
+            WITH ORDINALITY AS o (app_id, batch_id, n, nth)
+        LEFT JOIN batches b ON b.id = o.batch_id AND b.state = 'released'""",
+    """m.due_at IS NULL AND m.campaign_id = a.campaign_id
+        AND m.id BETWEEN a.first_message_id AND a.last_message_id""",
     "false",
 )
 _CLAIM_IDS, _CLAIM_IDS_IN_BUDGET = _claim_statement(*_IDS), _claim_statement(*_IDS, limited=True)
-_CLAIM_BATCH, _CLAIM_BATCH_IN_BUDGET = _claim_statement(*_BATCH), _claim_statement(*_BATCH, limited=True)
+_CLAIM_BATCHES, _CLAIM_BATCH_IN_BUDGET = (
+    _claim_statement(*_BATCHES),
+    _claim_statement(*_BATCHES, limited=True),
+)
 
 
 def claim(session: Session, job: Job, limit: int, owner: str, now: datetime) -> list[Claimed]:
@@ -231,14 +249,12 @@ def claim(session: Session, job: Job, limit: int, owner: str, now: datetime) -> 
     allows, counted in this transaction (`disparo.portfolios`). Two callers never get the same row. The caller
     commits before it sends; rows of an uncommitted claim are nobody's.
     """
-    values: dict[str, object] = {"app_id": job.app_id, "now": now, "owner": owner}
-    values |= {"ids": list(job.message_ids)} if job.batch_id is None else {"batch_id": job.batch_id}
-    statement = _CLAIM_IDS if job.batch_id is None else _CLAIM_BATCH
+    statement = _CLAIM_IDS if job.batch_id is None else _CLAIM_BATCHES
     in_budget = _CLAIM_IDS_IN_BUDGET if job.batch_id is None else _CLAIM_BATCH_IN_BUDGET
     claimed: list[Claimed] = []
     passed_over = -1
     while passed_over and len(claimed) < limit:
-        wanted = values | {"limit": limit - len(claimed)}
+        wanted = _values([(job, limit - len(claimed))], owner, now)
         rows = session.execute(statement, wanted).all()
         # The statement itself says so, which also holds when the limit was set a moment ago.
         if not rows[0].allowed:
@@ -248,8 +264,60 @@ def claim(session: Session, job: Job, limit: int, owner: str, now: datetime) -> 
             wanted |= {"portfolio_id": budget.portfolio_id, "room": budget.room}
             rows = session.execute(in_budget, wanted).all()
         passed_over = rows[0].passed_over
-        claimed += [Claimed(*row[2:]) for row in rows if row.id is not None]
+        claimed += [_claimed(row) for row in rows if row.id is not None]
     return sorted(claimed, key=lambda row: row.id)
+
+
+def claim_batches(
+    session: Session, asked: Sequence[tuple[Job, int]], owner: str, now: datetime
+) -> list[list[Claimed] | None]:
+    """`claim` for several batches in one statement; None for one whose app has a daily budget: it is claimed alone.
+
+    Args:
+      asked: Jobs that name batches, each with how many rows of it at most.
+    """
+    found: list[list[Claimed] | None] = [[] for _ in asked]
+    left = list(range(len(asked)))
+    while left:
+        missing = {n: asked[n][1] - len(found[n] or ()) for n in left}
+        rows = session.execute(
+            _CLAIM_BATCHES, _values([(asked[n][0], missing[n]) for n in left], owner, now)
+        ).all()
+        again = set()
+        for row in rows:
+            n = left[row.ask]
+            if not row.allowed:
+                found[n] = None
+            elif (rows_of := found[n]) is not None and row.id is not None:
+                rows_of.append(_claimed(row))
+            if row.passed_over:
+                again.add(n)
+        left = [n for n in left if n in again and len(found[n] or ()) < asked[n][1]]
+    return [rows_of and sorted(rows_of, key=lambda row: row.id) for rows_of in found]
+
+
+def _values(asked: Sequence[tuple[Job, int]], owner: str, now: datetime) -> dict[str, object]:
+    """What a claim is asked for: of one job that names messages, or of several that name batches."""
+    job, limit = asked[0]
+    if job.batch_id is None:
+        return {
+            "owner": owner,
+            "now": now,
+            "app_id": job.app_id,
+            "limit": limit,
+            "ids": list(job.message_ids),
+        }
+    return {
+        "owner": owner,
+        "now": now,
+        "app_ids": [job.app_id for job, _ in asked],
+        "batch_ids": [job.batch_id for job, _ in asked],
+        "limits": [limit for _, limit in asked],
+    }
+
+
+def _claimed(row: Row[*tuple[Any, ...]]) -> Claimed:
+    return Claimed(*row[3:])
 
 
 def is_claiming(session: Session, owner: str) -> bool:
@@ -288,29 +356,34 @@ def hold_on(
         )
 
 
-def finish(session: Session, job: Job, now: datetime) -> None:
-    """Let go of a job of which nothing can be claimed now.
+def finish(session: Session, jobs: Sequence[Job], now: datetime) -> None:
+    """Let go of jobs of which nothing can be claimed now.
 
     A batch is done when none of its rows waits for its turn; else (its campaign is paused, or a stop is in
     force) it waits to be named again. Rows that are put back later are due by themselves.
     """
-    if job.batch_id is None:
+    message_ids = [message_id for job in jobs for message_id in job.message_ids]
+    # Messages before batches, as `claim` locks them.
+    if message_ids:
         session.execute(
-            text(
-                "UPDATE messages SET released_at = NULL WHERE id = ANY(:ids) AND status = 'pending' AND due_at <= :now"
-            ),
-            {"ids": list(job.message_ids), "now": now},
+            text("""
+                UPDATE messages SET released_at = NULL WHERE id IN (
+                    SELECT id FROM messages WHERE id = ANY(:ids) AND status = 'pending' AND due_at <= :now
+                    ORDER BY id FOR UPDATE)"""),
+            {"ids": message_ids, "now": now},
         )
-        return
-    session.execute(
-        text("""
-            UPDATE batches b SET holder = NULL, state = CASE WHEN EXISTS (
-                SELECT 1 FROM messages m WHERE m.campaign_id = b.campaign_id
-                    AND m.id BETWEEN b.first_message_id AND b.last_message_id
-                    AND m.status = 'pending' AND m.due_at IS NULL) THEN 'waiting' ELSE 'done' END
-            WHERE b.id = :id AND b.state = 'released'"""),
-        {"id": job.batch_id},
-    )
+    batch_ids = [job.batch_id for job in jobs if job.batch_id is not None]
+    if batch_ids:
+        session.execute(
+            text("""
+                UPDATE batches b SET holder = NULL, state = CASE WHEN EXISTS (
+                    SELECT 1 FROM messages m WHERE m.campaign_id = b.campaign_id
+                        AND m.id BETWEEN b.first_message_id AND b.last_message_id
+                        AND m.status = 'pending' AND m.due_at IS NULL) THEN 'waiting' ELSE 'done' END
+                WHERE b.id IN (
+                    SELECT id FROM batches WHERE id = ANY(:ids) AND state = 'released' ORDER BY id FOR UPDATE)"""),
+            {"ids": batch_ids},
+        )
 
 
 def take_back(session: Session, campaign_ids: Sequence[int]) -> None:

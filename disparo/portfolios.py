@@ -33,11 +33,6 @@ SETTLED_AFTER = timedelta(seconds=3)
 #: Far above WhatsApp's largest limit, 100,000.
 LARGEST_LIMIT = 1_000_000_000
 
-#: SQL: the app ``:app_id`` may only claim what its portfolio's budget allows.
-IS_LIMITED = """EXISTS (
-    SELECT 1 FROM apps a JOIN portfolios p ON p.id = a.portfolio_id
-    WHERE a.id = :app_id AND p.daily_limit IS NOT NULL)"""
-
 #: SQL: CTEs that find which rows of a CTE ``picked`` fit into the room of a portfolio, as ``fits``.
 FITTING = """
     seen AS (
@@ -65,6 +60,13 @@ COUNTING = """
         RETURNING xmax = 0 AS is_new),
     counted AS (
         UPDATE portfolios SET used = used + (SELECT count(*) FROM noted WHERE is_new) WHERE id = :portfolio_id)"""
+
+
+def is_limited(app_id: str) -> str:
+    """SQL: the app may only claim what its portfolio's budget allows."""
+    return f"""EXISTS (
+        SELECT 1 FROM apps a JOIN portfolios p ON p.id = a.portfolio_id
+        WHERE a.id = {app_id} AND p.daily_limit IS NOT NULL)"""
 
 
 #: SQL: new messages of campaign ``c`` may be claimed, though the budgets of the apps ``:full`` are used up.

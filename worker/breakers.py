@@ -128,7 +128,7 @@ class Breakers:
             if not held:
                 # The request was older than the last resume: it tells of a fault that was mended since.
                 self._view.untrip((row.app_id, scope, key))
-                self._routes.forget(row.app_id)
+                self._routes.forget()
         except (DisparoError, DBAPIError) as err:
             self._tell("stop_not_stored", err)
 
@@ -193,7 +193,7 @@ class Breakers:
         try:
             with self._connections.session() as session:
                 changed = tuning.refuse(session, route.app_id, route.tuning_epoch, seconds, db.now(session))
-            self._routes.forget(route.app_id)
+            self._routes.forget()
             if changed is not None:
                 logger.warning(
                     "slowed_down",

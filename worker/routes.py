@@ -1,5 +1,6 @@
 """Where the messages of each app go, and at which rate."""
 
+import threading
 import time
 from dataclasses import dataclass
 
@@ -36,48 +37,63 @@ class Route:
 
 
 class Routes:
-    """The routes of all apps, read anew every few seconds. Thread-safe."""
+    """The routes of the apps at work here, read anew about once a second, all at once. Thread-safe."""
 
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
         self._known: dict[int, Route] = {}
+        #: App id → when it was last asked for.
+        self._asked: dict[int, float] = {}
+        self._reading = threading.Lock()
 
     def get(self, app_id: int) -> Route:
         """The route of an app, at most `FRESH_SECONDS` old."""
-        known = self._known.get(app_id)
-        if known is not None and time.monotonic() - known.read_at < FRESH_SECONDS:
-            return known
+        if (route := self._fresh(app_id)) is not None:
+            return route
+        with self._reading:
+            # Another app may just have had all of them read.
+            if (route := self._fresh(app_id)) is None:
+                route = self._read(app_id)
+            return route
+
+    def _fresh(self, app_id: int) -> Route | None:
+        now = time.monotonic()
+        self._asked[app_id] = now
+        route = self._known.get(app_id)
+        return route if route is not None and now - route.read_at < FRESH_SECONDS else None
+
+    def _read(self, app_id: int) -> Route:
         # Before the look: what is announced in between makes it old.
-        read_at = time.monotonic()
+        read_at, known = time.monotonic(), self._known
+        asked = [one for one, at in self._asked.copy().items() if read_at - at < 2 * FRESH_SECONDS]
         with self._connections.session() as session:
-            row = session.execute(
+            rows = session.execute(
                 text(f"""
-                    SELECT name, gs_app_id, base_url, epoch, pair_seconds, pair_burst,
+                    SELECT id, name, gs_app_id, base_url, epoch, pair_seconds, pair_burst,
                         tuning, coalesce(CAST(tuning_state ->> 'epoch' AS integer), 0) AS tuning_epoch,
                         {tuning.EFFECTIVE_RATE} AS rate,
                         (SELECT max_per_second FROM installation) AS everything
-                    FROM apps a WHERE id = :id"""),
-                {"id": app_id},
-            ).one()
-        url = endpoint(row.base_url or self._connections.settings.base_url, row.gs_app_id)
-        route = self._known[app_id] = Route(
-            app_id,
-            row.name,
-            url,
-            row.rate,
-            row.everything,
-            row.pair_seconds,
-            row.pair_burst,
-            row.tuning,
-            row.tuning_epoch,
-            row.epoch,
-            read_at,
-        )
-        return route
+                    FROM apps a WHERE id = ANY(:ids)"""),
+                {"ids": asked},
+            ).all()
+        for row in rows:
+            url = endpoint(row.base_url or self._connections.settings.base_url, row.gs_app_id)
+            known[row.id] = Route(
+                row.id,
+                row.name,
+                url,
+                row.rate,
+                row.everything,
+                row.pair_seconds,
+                row.pair_burst,
+                row.tuning,
+                row.tuning_epoch,
+                row.epoch,
+                read_at,
+            )
+        return known[app_id]
 
-    def forget(self, app_id: int | None = None) -> None:
-        """Read an app's route anew (None: all of them) when it is next asked for."""
-        if app_id is None:
-            self._known.clear()
-        else:
-            self._known.pop(app_id, None)
+    def forget(self) -> None:
+        """Read the routes anew when they are next asked for."""
+        # What is being read just now stays with the old ones.
+        self._known = {}

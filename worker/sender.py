@@ -31,7 +31,6 @@ from disparo.campaigns import compile_message, content_of
 from disparo.clock import boot_clock
 from disparo.connections import Connections
 from disparo.errors import (
-    ConflictError,
     DatabaseUnavailable,
     DisparoError,
     InputError,
@@ -50,10 +49,12 @@ from disparo.tokens import Tokens
 from disparo.whatsapp.codes import TABLE, Table
 from worker import journal
 from worker.breakers import Breakers
+from worker.claims import Claims
 from worker.pairs import Pairs
 from worker.posters import LATE_SECONDS, Posters, Ready
 from worker.routes import Route, Routes
 from worker.runner import HORIZON_SECONDS, Runner
+from worker.together import Together
 from worker.view import LOOK_SECONDS, View
 
 #: A claim takes no longer than this, mostly: a row that is claimed after its instant leaves late.
@@ -68,8 +69,6 @@ DEADLINE_SECONDS = 40.0
 START_SECONDS = recovery.LEASE.total_seconds() - 1.25 * DEADLINE_SECONDS
 #: How often a worker says that it lives, and that the batches it holds are at work.
 HEARTBEAT_SECONDS = 1.0
-#: A commit that was not answered may still take effect within this time.
-DOUBT_SECONDS = 20.0
 #: The code of an answer that refuses the token.
 TOKEN_REFUSED = "authentication_failed"  # noqa: S105 - a code
 #: How long the database's clock is counted on without asking again.
@@ -118,10 +117,11 @@ class Sender:
         self._view = View(self._session)
         self._routes = Routes(connections)
         self._mirror = fence.Mirror(settings.home)
-        #: Whether the send fence holds everything; whether claims were committed since the epoch was last
-        #: advanced; and what was recorded since, which the journal keeps until then.
+        self._take, self._finish = Together(self._take_batches), Together(self._finish_jobs)
+        self._claims = Claims(self.name, self._session, self._mirror)
+        #: Whether the send fence holds everything; and what was recorded since the epoch was last advanced, which
+        #: the journal keeps until then.
         self._fenced = False
-        self._claimed = False
         self._recorded: list[Outcome] = []
         try:
             self._journal = journal.Journal(self._folder, self.name)
@@ -152,12 +152,6 @@ class Sender:
         self._breakers = Breakers(connections, self._view, self._routes, table, self.tell, self._pairs)
         #: Set when something was announced that the minder should look at.
         self._changed = threading.Event()
-        #: What this process claimed and has not recorded; the apps of which it is claiming rows just now; and when
-        #: it last may have claimed rows that it does not know of.
-        self._held: set[tuple[int, int]] = set()
-        self._claiming: set[int] = set()
-        self._doubt_at: float | None = None
-
         self._posters = Posters(self._threads, self._post, self._renew)
         self._all_recorded = True
         self._minder = threading.Thread(target=self._mind, name="minder", daemon=True)
@@ -172,10 +166,14 @@ class Sender:
 
     def take_batch(self, batch_id: int) -> None:
         """Take over the batch that a job names; from here on the row says who holds it."""
-        with self._session() as (session, now):
-            job = batches.take(session, batch_id, self.name, now)
+        job = self._take(batch_id)
         if job is not None:
             self.submit(job)
+
+    def _take_batches(self, batch_ids: Sequence[int]) -> list[Job | None]:
+        with self._session() as (session, now):
+            jobs = batches.take(session, batch_ids, self.name, now)
+        return [jobs.get(batch_id) for batch_id in batch_ids]
 
     def take_messages(self, app_id: int, message_ids: list[int]) -> None:
         """Take over single messages that a job names."""
@@ -262,63 +260,7 @@ class Sender:
 
     def claim(self, job: Job, limit: int, route: Route) -> list[Claimed]:
         """Claim rows of a job whose recipients' turn it is; what has to wait makes room for others."""
-        return self._pairs.fill(route, limit, lambda asked: self._claim(job, asked))
-
-    def _claim(self, job: Job, limit: int) -> list[Claimed]:
-        """Claim rows of a job, committed; when that fails, nobody knows whether they are ours."""
-        with self._mutex:
-            self._claiming.add(job.app_id)
-        try:
-            with self._session() as (session, now):
-                rows = batches.claim(session, job, limit, self.name, now)
-                fence.require(session, self._mirror)
-                # With the first claim since the epoch last grew, so that the other processes of this home too
-                # know a backup from before it, whose journals are not theirs.
-                grown = fence.advance(session, fence.current(session)) if rows and not self._claimed else None
-            if grown is not None:
-                self._mirror.keep(fence.Look(grown, advanced=True))
-            with self._mutex:
-                self._held.update((row.id, row.claim) for row in rows)
-                self._claimed = self._claimed or bool(rows)
-        except ConflictError:
-            # Rolled back for sure: the fence holds.
-            raise
-        except Exception:
-            self._doubt_at = time.monotonic()
-            raise
-        finally:
-            with self._mutex:
-                self._claiming.discard(job.app_id)
-        return rows
-
-    def put_back_unknown_claims(self) -> None:
-        """Put back rows that are ours by the table and that we never got.
-
-        PostgreSQL may go away before it answers a commit, and finish it all the same, later too.
-        """
-        doubt_at = self._doubt_at
-        if doubt_at is None:
-            return
-        asked_at = time.monotonic()
-        with self._mutex:
-            busy = set(self._claiming)
-        with self._session() as (session, now):
-            claimed = batches.claimed_by(session, self.name)
-            with self._mutex:
-                # A claim that is being answered is not lost: its app is busy before or after our look.
-                busy |= self._claiming
-                lost = [
-                    (id_, n)
-                    for app_id, id_, n in claimed
-                    if app_id not in busy and (id_, n) not in self._held
-                ]
-            n = batches.record(session, [Outcome(*claim, Status.PENDING) for claim in lost], now)
-            # In a restored backup they are what was sending then: it was sent long ago.
-            fence.require(session, self._mirror)
-        if asked_at - doubt_at > DOUBT_SECONDS and self._doubt_at == doubt_at and not busy:
-            self._doubt_at = None
-        if n:
-            logger.warning("unknown_claims_put_back", messages=n)
+        return self._pairs.fill(route, limit, lambda asked: self._claims.claim(job, asked))
 
     def dispatch(
         self,
@@ -353,8 +295,12 @@ class Sender:
 
     def done(self, job: Job) -> None:
         """Nothing can be claimed of a job now."""
+        self._finish(job)
+
+    def _finish_jobs(self, jobs: Sequence[Job]) -> Sequence[None]:
         with self._session() as (session, now):
-            batches.finish(session, job, now)
+            batches.finish(session, jobs, now)
+        return [None] * len(jobs)
 
     def hand_back(self, jobs: list[Job]) -> None:
         """Let jobs be named again that were not done here."""
@@ -604,9 +550,9 @@ class Sender:
                     if changed < len(claims) and fence.lacks(session, claims):
                         self._trip_fence(session, fence.Restored(fence.current(session)), now)
                     stopped = self._breakers.follow(session, outcomes, now)
+                self._claims.recorded(claims)
                 with self._mutex:
                     self._recorded += outcomes
-                    self._held -= claims
                 self._breakers.tell_of(stopped)
                 return
             except Exception as err:  # whatever it is, the other outcomes must be recorded
@@ -642,7 +588,7 @@ class Sender:
                 if now - seen_at >= HEARTBEAT_SECONDS:
                     seen_at = now
                     self._say_that_it_lives()
-                    self.put_back_unknown_claims()
+                    self._claims.put_back_unknown()
                     self._settle_dead()
             except Exception as err:  # noqa: BLE001 - without this thread no stop would be seen any more
                 self.tell("minding_failed", err)
@@ -660,9 +606,10 @@ class Sender:
         Until the epoch has grown past a claim, only the journal tells the database from a backup without it. So
         nothing is forgotten before; False when that has to wait for the next look.
         """
+        # What is recorded first: its claims were told before.
         with self._mutex:
-            claimed, self._claimed = self._claimed, False
             recorded, self._recorded = self._recorded, []
+        claimed = self._claims.since_advance()
         settled = False
         try:
             with self._session() as (session, now):
@@ -677,8 +624,10 @@ class Sender:
             settled = self._mirror.keep(look) and (look.advanced or not claimed)
         finally:
             if not settled:
+                if claimed:
+                    self._claims.not_advanced()
                 with self._mutex:
-                    self._claimed, self._recorded = self._claimed or claimed, recorded + self._recorded
+                    self._recorded = recorded + self._recorded
         if settled and recorded:
             self._journal.recorded(recorded)
         return settled
@@ -783,7 +732,7 @@ class Sender:
         self._outcomes.put(None)
         self._recorder.join(max(2.0, until - time.monotonic()))
         late = (
-            self._doubt_at is not None
+            self._claims.in_doubt
             or not posters_ended
             or any(thread.is_alive() for thread in (self._recorder, *runners))
         )

@@ -135,7 +135,7 @@ def test_a_batch_is_not_done_while_another_workers_claim_of_it_is_open(engine: E
             ).all()
             assert len(rows) == 1
         session.rollback()
-        batches.finish(session, job, now)
+        batches.finish(session, [job], now)
         assert session.get_one(Batch, batch.id, populate_existing=True).state == "waiting"
 
 
@@ -192,9 +192,9 @@ def test_a_stop_after_the_release_leaves_nothing_to_claim_and_loses_nothing(
     stop(session, app, campaign)
     for job in jobs:
         if job.batch_id is not None:
-            assert batches.take(session, job.batch_id, "w", now) is not None
+            assert batches.take(session, [job.batch_id], "w", now).get(job.batch_id) is not None
         assert batches.claim(session, job, 10, "w", now) == []
-        batches.finish(session, job, now)
+        batches.finish(session, [job], now)
     assert releases.release(session, now) == []
     lift_stops(session, app)
     campaign.state = "running"
@@ -225,13 +225,13 @@ def test_a_job_that_comes_twice_finds_nothing_to_take_once_it_is_done(
     campaign = make_campaign(session, make_app(session), 2)
     (job,) = releases.release(session, now)
     assert job.batch_id is not None
-    assert batches.take(session, job.batch_id, "a", now) == job
-    assert batches.take(session, job.batch_id, "b", now) == job
+    assert batches.take(session, [job.batch_id], "a", now).get(job.batch_id) == job
+    assert batches.take(session, [job.batch_id], "b", now).get(job.batch_id) == job
     assert len(batches.claim(session, job, 10, "a", now)) == 2
     assert batches.claim(session, job, 10, "b", now) == []
-    batches.finish(session, job, now)
-    assert batches.take(session, job.batch_id, "a", now) is None
-    assert batches.take(session, 999_999, "a", now) is None
+    batches.finish(session, [job], now)
+    assert batches.take(session, [job.batch_id], "a", now).get(job.batch_id) is None
+    assert batches.take(session, [999_999], "a", now).get(999_999) is None
     assert recount(session, campaign)["sending"] == 2
 
 
@@ -242,7 +242,7 @@ def test_a_row_that_was_put_back_is_due_by_itself_though_its_batch_is_done(
     campaign = make_campaign(session, app, 1)
     (job,) = releases.release(session, now)
     (row,) = batches.claim(session, job, 5, "w", now)
-    batches.finish(session, job, now)
+    batches.finish(session, [job], now)
     batches.record(session, [Outcome(row.id, row.claim, Status.PENDING)], now)
     assert row_of(session, row.id).attempts == 0
     again = Job(app.id, campaign.lane, message_ids=(row.id,), campaign_id=campaign.id)
@@ -362,7 +362,7 @@ def test_a_worker_learns_of_whom_a_job_is_and_how_much_it_may_have(session: Sess
     (job,) = releases.release(session, now)
     assert job == Job(app.id, campaign.lane, batch_id=job.batch_id, size=2, **of_campaign)
     assert job.batch_id is not None
-    assert batches.take(session, job.batch_id, "w", now) == job
+    assert batches.take(session, [job.batch_id], "w", now).get(job.batch_id) == job
     first, second = batches.claim(session, job, 2, "w", now)
     batches.record(session, [Outcome(row.id, row.claim, Status.PENDING) for row in (first, second)], now)
     single = make_message(session, app, lane=campaign.lane, due_at=now)
@@ -654,7 +654,7 @@ class Engines:
         owner = self.random.choice(self.owners)
         job: Job | None = self.queue.pop(self.random.randrange(len(self.queue)))
         if job is not None and job.batch_id is not None:
-            job = batches.take(self.session, job.batch_id, owner.name, self.now)
+            job = batches.take(self.session, [job.batch_id], owner.name, self.now).get(job.batch_id)
         elif (
             job is not None
             and batches.take_messages(self.session, job.app_id, job.message_ids, owner.name) is None
@@ -676,7 +676,7 @@ class Engines:
             assert row.campaign_id not in paused
         owner.rows += rows
         if len(rows) < limit:
-            batches.finish(self.session, job, self.now)
+            batches.finish(self.session, [job], self.now)
             owner.jobs.pop(0)
 
     def record(self, share: float = 0.6) -> None:
@@ -769,7 +769,7 @@ class Engines:
                 assert not {row.id for row in rows} & self.written.keys()
                 self.written |= {row.id: row.claim for row in rows}
                 batches.record(self.session, [accepted(row) for row in rows], self.now)
-                batches.finish(self.session, job, self.now)
+                batches.finish(self.session, [job], self.now)
 
     def check_counters(self) -> None:
         found = counters.counts(self.session, [campaign.id for campaign in self.campaigns])

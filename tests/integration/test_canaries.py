@@ -28,7 +28,7 @@ def send(session: Session, now: datetime, status: Status = Status.ACCEPTED, *, l
         for job in jobs:
             rows = batches.claim(session, job, limit, "w", now)
             batches.record(session, [Outcome(row.id, row.claim, status, spent=True) for row in rows], now)
-            batches.finish(session, job, now)
+            batches.finish(session, [job], now)
             sent += len(rows)
     return sent
 
@@ -117,7 +117,7 @@ def test_a_retry_of_one_of_the_first_leaves_though_all_of_them_are_released(
     [job] = releases.release(session, now)
     rows = batches.claim(session, job, 10, "w", now)
     batches.record(session, [Outcome(r.id, r.claim, Status.PENDING, delay_seconds=0.0) for r in rows], now)
-    batches.finish(session, job, now)
+    batches.finish(session, [job], now)
     [again] = releases.release(session, now)
     assert sorted(again.message_ids) == sorted(row.id for row in rows)
 
@@ -130,7 +130,7 @@ def test_a_pause_in_the_middle_of_the_first_keeps_the_limit(
     campaigns.pause(session, campaign, by="ana")
     for job in jobs:
         assert batches.claim(session, job, 10, "w", now) == []
-        batches.finish(session, job, now)
+        batches.finish(session, [job], now)
     campaigns.resume(session, campaign, now)
     assert send(session, now) == 6
     assert canaries.pause_due(session) != []

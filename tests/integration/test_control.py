@@ -133,7 +133,7 @@ def test_a_pause_and_its_end_repeat_and_skip_nothing(session: Session, app: App,
             batches.record(session, [Outcome(r.id, r.claim, Status.ACCEPTED) for r in done], now)
             batches.record(session, [Outcome(r.id, r.claim, Status.PENDING) for r in back], now)
             assert batches.claim(session, job, 3, "w", now) == []
-            batches.finish(session, job, now)
+            batches.finish(session, [job], now)
         if campaign.state == "running":
             break
     assert len(sent) == len(set(sent)) == 50

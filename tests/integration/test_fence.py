@@ -459,7 +459,7 @@ def test_jobs_of_the_backup_hold_up_nothing(session: Session, mirror: Mirror, pr
     # Named once more, it holds nothing, and takes nobody's room.
     old, new = releases.release(session, present)
     assert (old.batch_id, new.size) == (batch.id, 2)
-    batches.finish(session, old, present)
+    batches.finish(session, [old], present)
     assert releases.release(session, present) == []
 
 

@@ -223,7 +223,7 @@ def claimed(house: House, n: int) -> tuple[Sender, Job]:
     sender = house.sender()
     with house.connections.session() as session:
         batch = make_batch(session, campaign)
-        job = batches.take(session, batch.id, sender.name, db.now(session))
+        job = batches.take(session, [batch.id], sender.name, db.now(session)).get(batch.id)
     assert job is not None
     return sender, job
 

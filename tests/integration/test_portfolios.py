@@ -124,7 +124,7 @@ def test_what_is_put_back_and_claimed_again_counts_once_and_leaves_though_the_bu
     campaign = launched(session, app, 5)
     batch = make_batch(session, campaign)
     rows = claim(session, batch, 5, now)
-    batches.finish(session, Job(app.id, "marketing", batch_id=batch.id), now)
+    batches.finish(session, [Job(app.id, "marketing", batch_id=batch.id)], now)
     for _ in range(3):
         assert len(rows) == 2
         put_back(session, rows, now)
@@ -206,7 +206,7 @@ def test_a_full_budget_names_nothing_new_and_goes_on_as_its_24_hours_roll(sessio
     assert portfolios.frees_at(session, portfolios.budget(session, app.id)) == later
     assert portfolios.forget_old(session, later, page=2) == 2
     for job in [Job(app.id, "marketing", batch_id=one) for one in session.scalars(batches_of(campaign))]:
-        batches.finish(session, job, later)
+        batches.finish(session, [job], later)
     assert day(later) == [2]
     assert portfolios.forget_old(session, later, page=5) == 3
     assert len(recount(session, portfolio)) == 2
@@ -224,7 +224,7 @@ def test_what_is_left_of_a_budget_goes_to_the_most_urgent_lane_of_all_its_apps(s
     assert {job.campaign_id for job in named} == {pix.id}
     assert sum(len(batches.claim(session, job, job.size, "w1", now)) for job in named) == 12
     for job in named:
-        batches.finish(session, job, now)
+        batches.finish(session, [job], now)
     assert releases.release(session, now) == []
     later = now + COUNTED_FOR
     portfolios.forget_old(session, later)

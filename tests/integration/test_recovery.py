@@ -45,7 +45,7 @@ def batch(session: Session, campaign: Campaign) -> Batch:
 @pytest.fixture
 def rows(session: Session, batch: Batch, now: datetime) -> list[Claimed]:
     """All six rows of the batch, claimed by ``dead``."""
-    job = batches.take(session, batch.id, "dead", now)
+    job = batches.take(session, [batch.id], "dead", now).get(batch.id)
     assert job is not None
     return batches.claim(session, job, 10, "dead", now)
 
@@ -192,7 +192,7 @@ def test_batches_of_which_nobody_took_rows_for_a_minute_are_handed_back(
     (job,) = releases.release(session, now)
     assert job.batch_id is not None
     assert recovery.hand_back_silent(session, now + batches.SILENT_AFTER) == 0
-    batches.take(session, job.batch_id, "w", now + 50 * SECOND)
+    batches.take(session, [job.batch_id], "w", now + 50 * SECOND).get(job.batch_id)
     assert recovery.hand_back_silent(session, now + batches.SILENT_AFTER + SECOND) == 0
     batches.hold_on(session, "another", [job.batch_id], now + 109 * SECOND)
     batches.hold_on(session, "w", [job.batch_id], now + 100 * SECOND)
@@ -230,7 +230,7 @@ def released(session: Session, campaign: Campaign, now: datetime) -> list[Job]:
 
 def hold(session: Session, job: Job, worker: str, now: datetime) -> None:
     if job.batch_id is not None:
-        assert batches.take(session, job.batch_id, worker, now) == job
+        assert batches.take(session, [job.batch_id], worker, now).get(job.batch_id) == job
     else:
         assert batches.take_messages(session, job.app_id, job.message_ids, worker) == job
 
@@ -337,7 +337,7 @@ def test_rows_that_are_claimed_or_that_no_job_names_are_no_lost_jobs(
     claimed = make_message(session, app, due_at=now, released_at=now)
     assert batches.claim(session, Job(app.id, "utility", message_ids=(claimed.id,)), 1, "gone", now)
     job = Job(campaign.app_id, campaign.lane, batch_id=session.scalars(select(Batch.id)).one())
-    batches.finish(session, job, now)
+    batches.finish(session, [job], now)
     assert recovery.release_lost(session, True, True, now + LOST) == 0
     assert true_counts(session, campaign) == {"sending": 5, "pending": 1}
 
@@ -351,7 +351,7 @@ def test_a_job_that_comes_late_beside_its_second_naming_sends_no_row_twice(
     make_worker(session, later, "second")
     assert recovery.release_lost(session, True, True, later) == 2
     # Between the look and the naming it waits for that.
-    assert batches.take(session, job.batch_id, "first", later) is None
+    assert batches.take(session, [job.batch_id], "first", later).get(job.batch_id) is None
     assert releases.release(session, later) == released
     hold(session, job, "first", later)
     hold(session, job, "second", later)

@@ -402,7 +402,7 @@ def test_the_new_campaign_sends_them_and_a_cancelled_move_keeps_them_told(
             rows = batches.claim(session, job, 20, "w", now)
             assert all(json.loads(row.params or "")["nome"].startswith("Cliente") for row in rows)
             batches.record(session, [batches.Outcome(r.id, r.claim, Status.ACCEPTED) for r in rows], now)
-            batches.finish(session, job, now)
+            batches.finish(session, [job], now)
             sent += len(rows)
     assert sent == 12
     assert campaigns.finish_done(session, now) == ["again"]

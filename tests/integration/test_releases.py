@@ -36,7 +36,7 @@ def send(session: Session, jobs: Sequence[Job], now: datetime, limit: int = 100_
         sent[job.campaign_id] += len(rows)
         if not limit:
             break
-        batches.finish(session, job, now)
+        batches.finish(session, [job], now)
     return sent
 
 

@@ -28,11 +28,13 @@ from tests.factories.app import make_stop
 from tests.factories.campaign import CONTENT, make_batch, make_campaign
 from tests.factories.message import make_message
 from tests.integration.house import PATIENCE_SECONDS, House, until
+from worker import claims as claims_module
 from worker import posters as posters_module
 from worker import runner as runner_module
 from worker import sender as sender_module
 from worker import view as view_module
 from worker.breakers import Breakers
+from worker.claims import Claims
 from worker.journal import Journal, JournalFull
 from worker.posters import Ready
 from worker.routes import Route
@@ -577,15 +579,29 @@ def test_a_late_row_does_not_wait_out_a_cool_down_in_its_thread(house: House) ->
 # -- claims of which nobody knows -------------------------------------------------------------------------
 
 
+def wrap_claims(monkeypatch: pytest.MonkeyPatch, wrap: Callable[[Callable[..., Any]], Any]) -> None:
+    """Put what ``wrap`` makes of it in the place of each way to claim."""
+    for name in ("claim", "claim_batches"):
+        monkeypatch.setattr(batches, name, wrap(getattr(batches, name)))
+
+
+def claimed_rows(found: list[Any]) -> list[Any]:
+    """The rows of a claim of one job or of several."""
+    return [row for one in found for row in (one if isinstance(one, list) else [one])]
+
+
 def lose_answers_of_claims(monkeypatch: pytest.MonkeyPatch, times: int = 1) -> list[list[int]]:
     """PostgreSQL commits the next claims and goes away before it says so; the messages of each."""
     lost: list[list[int]] = []
-    claim, session = batches.claim, Sender._session
-    just = threading.local()
+    session, just = Sender._session, threading.local()
 
-    def claiming(*arguments: Any) -> Any:
-        just.claimed = claim(*arguments)
-        return just.claimed
+    def claiming(claim: Callable[..., Any]) -> Any:
+        def wrapped(*arguments: Any) -> Any:
+            found = claim(*arguments)
+            just.claimed = claimed_rows(found)
+            return found
+
+        return wrapped
 
     @contextmanager
     def losing(self: Sender) -> Iterator[Any]:
@@ -596,7 +612,7 @@ def lose_answers_of_claims(monkeypatch: pytest.MonkeyPatch, times: int = 1) -> l
             lost.append([row.id for row in just.claimed])
             raise DatabaseUnavailable("PostgreSQL does not answer")
 
-    monkeypatch.setattr(batches, "claim", claiming)
+    wrap_claims(monkeypatch, claiming)
     monkeypatch.setattr(Sender, "_session", losing)
     return lost
 
@@ -625,19 +641,22 @@ def test_rows_of_a_claim_whose_answer_was_lost_are_put_back_and_sent_once(
 def test_rows_of_a_claim_that_postgresql_commits_late_are_put_back_too(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    claim, late = batches.claim, []
+    late: list[threading.Timer] = []
 
-    def claiming(session: Session, *arguments: Any) -> Any:
-        if late:
-            return claim(session, *arguments)
-        # Its commit waits for a disk, or for a second server, while the connection is lost.
-        own = house.connections.sessions()
-        claim(own, *arguments)
-        late.append(threading.Timer(1.5, lambda: (own.commit(), own.close())))
-        late[0].start()
-        raise DatabaseUnavailable("PostgreSQL does not answer")
+    def claiming(claim: Callable[..., Any]) -> Any:
+        def wrapped(session: Session, *arguments: Any) -> Any:
+            if late:
+                return claim(session, *arguments)
+            # Its commit waits for a disk, or for a second server, while the connection is lost.
+            own = house.connections.sessions()
+            claim(own, *arguments)
+            late.append(threading.Timer(1.5, lambda: (own.commit(), own.close())))
+            late[0].start()
+            raise DatabaseUnavailable("PostgreSQL does not answer")
 
-    monkeypatch.setattr(batches, "claim", claiming)
+        return wrapped
+
+    wrap_claims(monkeypatch, claiming)
     campaign = house.campaign(house.app(), 10)
     house.sender()
     until(lambda: house.counts(campaign) == {"accepted": 10}, "all to be accepted", seconds=20)
@@ -648,12 +667,16 @@ def test_rows_of_a_claim_that_postgresql_commits_late_are_put_back_too(
 def test_rows_of_a_claim_that_is_just_being_answered_are_not_taken_for_lost(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    claim, session, just = batches.claim, Sender._session, threading.local()
+    session, just = Sender._session, threading.local()
     looked: list[str] = []
 
-    def claiming(*arguments: Any) -> Any:
-        just.claimed = claim(*arguments)
-        return just.claimed
+    def claiming(claim: Callable[..., Any]) -> Any:
+        def wrapped(*arguments: Any) -> Any:
+            found = claim(*arguments)
+            just.claimed = claimed_rows(found)
+            return found
+
+        return wrapped
 
     @contextmanager
     def slow(self: Sender) -> Iterator[Any]:
@@ -662,13 +685,13 @@ def test_rows_of_a_claim_that_is_just_being_answered_are_not_taken_for_lost(
             yield opened
         if just.claimed:
             # It is committed, and before its thread has the turn again the minder looks, for another claim's sake.
-            self._doubt_at = time.monotonic()
-            minder = threading.Thread(target=self.put_back_unknown_claims)
+            self._claims._doubt_at = time.monotonic()
+            minder = threading.Thread(target=self._claims.put_back_unknown)
             minder.start()
             minder.join(PATIENCE_SECONDS)
             looked.append(self.name)
 
-    monkeypatch.setattr(batches, "claim", claiming)
+    wrap_claims(monkeypatch, claiming)
     monkeypatch.setattr(Sender, "_session", slow)
     campaign = house.campaign(house.app(), 30)
     house.sender()
@@ -681,7 +704,7 @@ def test_rows_of_a_claim_that_is_just_being_answered_are_not_taken_for_lost(
 def test_rows_of_a_claim_that_postgresql_commits_after_its_worker_died_are_put_back(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sender_module, "DOUBT_SECONDS", 1.0)
+    monkeypatch.setattr(claims_module, "DOUBT_SECONDS", 1.0)
     house.paused.set()
     campaign = house.campaign(house.app(), 4)
     Journal(house.connections.settings.home / "journal", "dead").close(all_recorded=False)
@@ -708,7 +731,7 @@ def test_a_sender_that_ends_in_doubt_leaves_its_journal_and_the_next_one_returns
             raise DatabaseUnavailable("PostgreSQL does not answer")
 
         lost = lose_answers_of_claims(away)
-        away.setattr(Sender, "put_back_unknown_claims", lambda *_: fail() if lost else None)
+        away.setattr(Claims, "put_back_unknown", lambda *_: fail() if lost else None)
         first = house.sender()
         until(lambda: lost, "an answer to be lost")
         first.close()
@@ -891,14 +914,17 @@ def test_rows_that_became_late_before_their_request_do_not_leave_at_once(
 def test_a_fault_of_ours_does_not_leave_the_jobs_of_an_app_without_anybody(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    claim, faults = batches.claim, itertools.count()
+    faults = itertools.count()
 
-    def faulty(*arguments: Any) -> Any:
-        if next(faults) < 2:
-            raise RuntimeError("odd data")
-        return claim(*arguments)
+    def faulty(claim: Callable[..., Any]) -> Any:
+        def wrapped(*arguments: Any) -> Any:
+            if next(faults) < 2:
+                raise RuntimeError("odd data")
+            return claim(*arguments)
 
-    monkeypatch.setattr(batches, "claim", faulty)
+        return wrapped
+
+    wrap_claims(monkeypatch, faulty)
     campaign = house.campaign(house.app(), 10)
     sender = house.sender()
     house.until_counts(campaign, accepted=10)

@@ -132,7 +132,7 @@ def test_what_was_named_before_its_window_was_shut_is_not_sent_after_it(connecti
     with connections.session() as session:
         now = db.now(session)
         ids = session.scalars(select(Batch.id)).all()
-        held = [job for one in ids if (job := batches.take(session, one, "w", now))]
+        held = [job for one in ids if (job := batches.take(session, [one], "w", now).get(one))]
         assert len(batches.claim(session, held[0], 1, "w", now)) == 1
         another_day = windows.DAYS[(now + timedelta(days=3)).weekday()]
         session.get_one(Campaign, campaign.id).window = f"{another_day} 8-9"
@@ -424,7 +424,7 @@ def test_a_campaign_of_which_nothing_is_left_is_finished_and_its_counters_folded
                 assert row.campaign_id is not None
                 status = statuses.get(row.campaign_id, Status.PENDING)
                 batches.record(session, [Outcome(row.id, row.claim, status)], now)
-            batches.finish(session, job, now)
+            batches.finish(session, [job], now)
         cancelled.state = "cancelled"
         session.flush()
         session.execute(text("UPDATE counter_deltas SET at = at - interval '5 minutes'"))

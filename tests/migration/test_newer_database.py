@@ -56,7 +56,7 @@ def test_releasing_claiming_recording_and_recovering_go_on_with_a_newer_database
         rows = []
         for job in jobs:
             if job.batch_id is not None:
-                assert batches.take(session, job.batch_id, "w", now) == job
+                assert batches.take(session, [job.batch_id], "w", now).get(job.batch_id) == job
             else:
                 assert batches.take_messages(session, job.app_id, job.message_ids, "w") == job
             rows += batches.claim(session, job, 10, "w", now)
