@@ -43,13 +43,15 @@ def ahead_rows(rate: float) -> int:
     return max(1, min(AHEAD_MOST, round(rows)))
 
 
-def job_rows(ahead: int) -> int:
+def job_rows(ahead: int, *, alone: bool = False) -> int:
     """Rows of one job, where ``ahead`` are kept in the queue.
 
     An eighth, so that several workers share them and turns are short: 2 → 1, 20 → 5, 40 → 10, 160 → 20, 2,000 → 250,
-    5,000 → 500.
+    5,000 → 500. Who is alone in its lane takes no turns, and at a low rate each job costs more than its rows: then
+    20 → 10, 40 → 20.
     """
-    return min(JOB_ROWS, max(1, ahead // 8, min(10, ahead // 4)))
+    least = min(20, ahead // 2) if alone else min(10, ahead // 4)
+    return min(JOB_ROWS, max(1, ahead // 8, least))
 
 
 # -- turns -------------------------------------------------------------------------------------------------
@@ -334,13 +336,14 @@ def _rooms(
         if sum(min(n, most[one] / 2) if one in most else n for one, n in there.items()) * 2 > ahead:
             continue
         room = rooms[key] = _Room(turns.lane(*key), ahead - int(taken))
+        alone = len({one.campaign_id for one in waiting} | there.keys()) == 1
         for one in waiting:
             own = ahead
             if one.max_per_second is not None:
                 own = min(ahead, max(2, round(most[one.campaign_id])))
             n = there[one.campaign_id]
             if n * 2 <= own:
-                one.size, one.room = job_rows(own), own - n
+                one.size, one.room = job_rows(own, alone=alone), own - n
                 room.ones[one.campaign_id] = one
         room.turns.keep([one.campaign_id for one in waiting])
     return rooms, named

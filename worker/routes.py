@@ -12,6 +12,8 @@ from disparo.gupshup.client import endpoint
 
 #: How old a route may be; a change is also announced, so that it acts within a second either way.
 FRESH_SECONDS = 0.9
+#: Apps that were asked for within this time are read together.
+AT_WORK_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,7 @@ class Routes:
     def _read(self, app_id: int) -> Route:
         # Before the look: what is announced in between makes it old.
         read_at, known = time.monotonic(), self._known
-        asked = [one for one, at in self._asked.copy().items() if read_at - at < 2 * FRESH_SECONDS]
+        asked = [one for one, at in self._asked.copy().items() if read_at - at < AT_WORK_SECONDS]
         with self._connections.session() as session:
             rows = session.execute(
                 text(f"""

@@ -936,7 +936,7 @@ def test_a_thread_that_cannot_be_started_takes_no_job_along(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     house.paused.set()
-    campaign = house.campaign(house.app(rate=5.0), 20)
+    campaign = house.campaign(house.app(rate=10.0), 40)
     sender = house.sender()
     with house.connections.session() as session:
         first, second = releases.release(session, db.now(session))
@@ -950,9 +950,9 @@ def test_a_thread_that_cannot_be_started_takes_no_job_along(
         full.setattr(Runner, "start", refuse)
         sender.take_batch(first.batch_id)
     sender.take_batch(second.batch_id)
-    until(lambda: house.counts(campaign).get("accepted") == 10, "the second job to be sent", seconds=15)
+    until(lambda: house.counts(campaign).get("accepted") == 20, "the second job to be sent", seconds=15)
     house.paused.clear()
-    house.until_counts(campaign, accepted=20)
+    house.until_counts(campaign, accepted=40)
 
 
 def test_a_busy_sender_that_has_enough_hands_the_next_job_back_at_once(house: House) -> None:
