@@ -992,7 +992,7 @@ def held(house: House, sender: Sender) -> int:
 
 
 def test_an_app_that_cools_down_holds_no_job_of_another(house: House) -> None:
-    slow = house.app("loja", rate=40.0)
+    slow = house.app("loja", rate=80.0)
     house.campaign(slow, 160, name="lenta")
     house.connections.limiter.cool_down(slow.id, 3600)
     sender = house.sender()
