@@ -1,5 +1,6 @@
 """What `campaign launch` and `pix send` share: a campaign file and its recipients become a launched campaign."""
 
+import functools
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -122,9 +123,16 @@ def import_and_launch(
                 opened = recipient_files.open_rows(audience, parsed.columns, start_line=loaded.next_line)
             after_page = told_page(rejects_file, loaded, quiet=quiet)
             try:
-                store = pix.store_charges if payment else None
+                repeated = functools.partial(pix.repeated_bills, now=now)
                 recipients.load(
-                    session, campaign, loaded, reader, opened, after_page=after_page, after_insert=store
+                    session,
+                    campaign,
+                    loaded,
+                    reader,
+                    opened,
+                    after_page=after_page,
+                    before_insert=repeated if payment else None,
+                    after_insert=pix.store_charges if payment else None,
                 )
             except KeyboardInterrupt:
                 # Its connection may be in the middle of a COPY, of no use for another statement.
@@ -226,7 +234,7 @@ def _ask(connections: "Connections", reader: Any, opened: Any, prepared: Prepare
         found = reader.read(row)
         if isinstance(found, Recipient):
             names = {("dedupe", found.dedupe_key), ("key", found.key)}
-            own = {(kind, name) for kind, name in names if name is not None}
+            own = {(kind, name) for kind, name in names if name is not None} | set(found.bills)
             if own & seen:
                 continue
             seen |= own
