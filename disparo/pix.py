@@ -1,6 +1,6 @@
 """PIX batches: charges with a reference each, requested once; and what is known of one."""
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -50,7 +50,8 @@ class ChargeReader(Reader):
         if row.fault:
             return super().read(row)
         values: dict[str, Any] = dict(row.values)
-        if not values["reference"].strip():
+        values["reference"] = values["reference"].strip()
+        if not values["reference"]:
             return Reject(row.line, "no_key", "the column reference is empty", row.raw)
         try:
             amount = values["amount_cents"] = self._amount(values)
@@ -71,8 +72,8 @@ class ChargeReader(Reader):
                 return found
             if self._has_order:
                 order = orders.find(self._message.render(orjson.loads(found.params))) or {}
-                code = _agreeing_code(order, found.key or "", amount) or code
-                expires_at = expires_at or _expiration(order)
+                code = _agreeing_code(order, found.key or "", amount, code) or code
+                expires_at = expires_at or orders.expires_at(order)
             not_after = self._deadline(found.not_after, expires_at)
         except InputError as err:
             return Reject(row.line, "bad_value", str(err), row.raw)
@@ -105,11 +106,7 @@ class ChargeReader(Reader):
     def _code(values: dict[str, Any], amount_cents: int) -> br_code.BRCode | None:
         if not values.get("code", "").strip():
             return None
-        parsed = br_code.parse(values["code"])
-        if parsed.amount_cents not in (None, amount_cents):
-            raise InputError(
-                f"the code asks for {brl(parsed.amount_cents)}, the row says {brl(amount_cents)}"
-            )
+        parsed = _checked_code(values["code"], amount_cents)
         values["code"] = parsed.text
         return parsed
 
@@ -160,7 +157,16 @@ class ChargeReader(Reader):
         return expires_at - TIME_TO_PAY
 
 
-def _agreeing_code(order: dict[str, Any], reference: str, amount_cents: int) -> br_code.BRCode | None:
+def _checked_code(text: str, amount_cents: int) -> br_code.BRCode:
+    parsed = br_code.parse(text)
+    if parsed.amount_cents not in (None, amount_cents):
+        raise InputError(f"the code asks for {brl(parsed.amount_cents)}, the row says {brl(amount_cents)}")
+    return parsed
+
+
+def _agreeing_code(
+    order: dict[str, Any], reference: str, amount_cents: int, code: br_code.BRCode | None
+) -> br_code.BRCode | None:
     """The PIX code in a message's order, which asks for what the row says.
 
     Raises:
@@ -177,19 +183,9 @@ def _agreeing_code(order: dict[str, Any], reference: str, amount_cents: int) -> 
     for setting in order.get("payment_settings", ()):
         match setting:
             case {"pix_dynamic_code": {"code": str(text)}}:
-                parsed = br_code.parse(text)
-                if parsed.amount_cents not in (None, amount_cents):
-                    raise InputError(
-                        f"the code asks for {brl(parsed.amount_cents)}, the row says {brl(amount_cents)}"
-                    )
-                return parsed
-    return None
-
-
-def _expiration(order: dict[str, Any]) -> datetime | None:
-    match order:
-        case {"order": {"expiration": {"timestamp": str(seconds)}}}:
-            return datetime.fromtimestamp(int(seconds), UTC)
+                if code is None or text != code.text:
+                    code = _checked_code(text, amount_cents)
+                return code
     return None
 
 

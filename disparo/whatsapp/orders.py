@@ -194,6 +194,14 @@ def find(message: Mapping[str, Any]) -> JSONObject | None:
     return None
 
 
+def expires_at(order: Mapping[str, Any]) -> datetime | None:
+    """When an order, as `find` gives it, expires; None when it does not, or does not say it in seconds."""
+    match order:
+        case {"order": {"expiration": {"timestamp": str(seconds)}}} if re.fullmatch("[0-9]{1,10}", seconds):
+            return datetime.fromtimestamp(int(seconds), UTC)
+    return None
+
+
 class ShortForm(BaseModel):
     """``message: {pix: …}`` of a campaign file. Texts may have placeholders; the row's reserved columns are known."""
 

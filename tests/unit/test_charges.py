@@ -66,6 +66,11 @@ def test_a_row_of_a_static_code_needs_no_more_than_the_amount() -> None:
     assert (found.amount_cents, found.code) == (81250, static())
 
 
+def test_blanks_around_a_reference_are_left_out() -> None:
+    found = good({"code": static(), "reference": " R1\u00a0"})
+    assert (found.key, json.loads(found.params)["reference"]) == ("R1", "R1")
+
+
 def test_a_dynamic_code_needs_the_key_in_the_file_or_in_a_column() -> None:
     assert "the column pix_key is empty, and a dynamic code" in why({"code": dynamic()})
     found = good({"code": dynamic(), "pix_key": "529.982.247-25", "merchant_name": "Colégio"})

@@ -1,13 +1,14 @@
 """Requests for payment made from few values: whole, adding up, and as WhatsApp takes them."""
 
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from disparo import campaigns
+from disparo import campaigns, money
 from disparo.errors import InputError
 from disparo.sandbox import orders as provider
 from disparo.whatsapp import br_code, orders, payloads
@@ -187,6 +188,21 @@ def test_a_reference_is_of_few_characters(reference: str) -> None:
 )
 def test_an_amount_is_never_off_by_a_cent(amount: object, cents: int) -> None:
     assert order(amount=amount)["total_amount"]["value"] == cents
+
+
+@settings(derandomize=True, deadline=None)
+@given(st.integers(1, 10**12))
+def test_any_amount_in_any_writing_is_the_same_cents(cents: int) -> None:
+    reais, rest = divmod(cents, 100)
+    written = [
+        money.brl(cents),
+        f"{reais},{rest:02}",
+        f"{reais}.{rest:02}",
+        f"{reais:,}.{rest:02}",
+        cents / 100,
+        Decimal(cents) / 100,
+    ]
+    assert {money.cents(one) for one in written} == {cents}
 
 
 def test_only_orders_are_found() -> None:
