@@ -70,9 +70,14 @@ class ChargeReader(Reader):
             found = super().read(Row(row.line, values, row.raw, None))
             if isinstance(found, Reject):
                 return found
+            warning = None
             if self._has_order:
                 order = orders.find(self._message.render(orjson.loads(found.params))) or {}
-                code = _agreeing_code(order, found.key or "", amount, code) or code
+                _refuse_other(order, found.key or "", amount)
+                if shown := _shown_with_code(order):
+                    if code is None or shown["code"] != code.text:
+                        code = _checked_code(shown["code"], amount)
+                    warning = _disagreement(code, shown)
                 expires_at = expires_at or orders.expires_at(order)
             not_after = self._deadline(found.not_after, expires_at)
         except InputError as err:
@@ -86,6 +91,7 @@ class ChargeReader(Reader):
             not_after=not_after,
             txid=txid,
             bills=_bills(code, txid, line),
+            warning=warning,
         )
 
     def _amount(self, values: dict[str, Any]) -> int:
@@ -164,14 +170,8 @@ def _checked_code(text: str, amount_cents: int) -> br_code.BRCode:
     return parsed
 
 
-def _agreeing_code(
-    order: dict[str, Any], reference: str, amount_cents: int, code: br_code.BRCode | None
-) -> br_code.BRCode | None:
-    """The PIX code in a message's order, which asks for what the row says.
-
-    Raises:
-      InputError: Reference, total or code of the order are not those of the row, or the code is damaged.
-    """
+def _refuse_other(order: dict[str, Any], reference: str, amount_cents: int) -> None:
+    """Return when reference and total of a message's order are those of its row."""
     if reference not in str(order.get("reference_id")):
         raise InputError(
             "the reference_id of the message does not hold the row's reference, so it would not be unique; "
@@ -180,13 +180,20 @@ def _agreeing_code(
     match order:
         case {"total_amount": {"value": int(total)}} if total != amount_cents:
             raise InputError(f"the message asks for {brl(total)}, the row says {brl(amount_cents)}")
+
+
+def _shown_with_code(order: dict[str, Any]) -> dict[str, Any] | None:
+    """The PIX code of a message's order, with what is shown beside it."""
     for setting in order.get("payment_settings", ()):
         match setting:
-            case {"pix_dynamic_code": {"code": str(text)}}:
-                if code is None or text != code.text:
-                    code = _checked_code(text, amount_cents)
-                return code
+            case {"pix_dynamic_code": {"code": str()} as content}:
+                return dict(content)
     return None
+
+
+def _disagreement(code: br_code.BRCode, shown: dict[str, Any]) -> str | None:
+    found = br_code.disagreement(code, str(shown.get("merchant_name")), str(shown.get("key")))
+    return None if found is None else f"{found[0]} {found[1]}"
 
 
 def _bills(code: br_code.BRCode | None, txid: str | None, line: str) -> tuple[tuple[str, str], ...]:

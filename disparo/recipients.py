@@ -60,6 +60,8 @@ class Recipient(NamedTuple):
     txid: str | None = None
     #: Kind and name of what no other open charge may have (`disparo.pix.repeated_bills`).
     bills: tuple[tuple[str, str], ...] = ()
+    #: What is odd about it, but may be meant.
+    warning: str | None = None
 
 
 @dataclass(slots=True)

@@ -176,13 +176,17 @@ def test_a_request_is_too_late_before_its_code_dies(run, make, connections):
 def test_a_batch_needs_no_order_in_the_providers_json(run, make, connections, tmp_path):
     short = {"item": "Mensalidade", "template": "mensalidade_pix", "body": ["{{ nome | first_name }}"]}
     rows = f"to;reference;amount;code;nome\n5511999998888;R1;10,00;{code_of('10.00')};MARIA SILVA\n"
-    command = make(rows, message={"pix": short})
-    assert run(*command).code == 0
+    found = run(*make(rows, message={"pix": {**short, "merchant_name": "Colégio"}}))
+    assert found.code == 0
+    assert "warning: line 2: merchant_name is another than the code's, “EMPRESA”" in found.err
     content, params = ask(
         connections, "SELECT c.content, m.params FROM messages m JOIN campaigns c ON c.id = m.campaign_id"
     )[0]
     sent = json.loads(recipients.render(*campaigns.compile_message(content), params, "5511999998888"))
-    order = orders.order_details("R1", amount_cents=1000, code=code_of("10.00"), item="Mensalidade")
+    code = code_of("10.00")
+    order = orders.order_details(
+        "R1", amount_cents=1000, code=code, item="Mensalidade", merchant_name="Colégio"
+    )
     message = orders.in_template(order, "mensalidade_pix", ["Maria"])
     assert (
         sent

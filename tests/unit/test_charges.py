@@ -182,6 +182,14 @@ def test_the_expiry_that_a_message_has_by_hand_counts_as_well() -> None:
     assert "less than 300 seconds ahead" in why({}, orders.in_session(order, "Olá"))
 
 
+def test_a_name_or_key_that_is_not_the_codes_is_a_warning() -> None:
+    assert good({"code": static(), "merchant_name": "Empresa"}).warning is None
+    told = good({"code": static(), "merchant_name": "Outra"}).warning
+    assert told == "merchant_name is another than the code's, “EMPRESA”"
+    told = good({"code": static(), "pix_key": KEY}).warning
+    assert told == "key is another than the code's, to which the money goes"
+
+
 # -- what names one bill
 
 
