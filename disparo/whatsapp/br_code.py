@@ -113,7 +113,7 @@ def parse(code: str, *, verify: bool = True) -> BRCode:
     if country != "BR":
         raise InputError(f"The BR Code is of country {country[:12]} (field 58); PIX is of BR.")
     additional = _fields(fields["62"], "field 62 of the BR Code") if "62" in fields else {}
-    txid = additional.get("05", _NO_TXID)
+    txid = additional.get("05") or _NO_TXID
     return BRCode(
         text=text,
         key=account.get("01"),

@@ -132,6 +132,8 @@ def test_a_hostile_amount_is_refused_like_any_other(run, make, connections):
 
 def test_one_code_in_two_rows_or_in_another_open_charge_is_refused(run, make, connections):
     header = "to;reference;amount;code;txid\n"
+    # Its name looks like the beginning of an address.
+    odd = crc(code_of("500.00")[:-8].replace("5907EMPRESA", "5918br.gov.bcb.pix25xx"))
     rows = [
         f"5511999998888;R1;10,00;{code_of('10.00')};",
         f"5511999997777;R2;10,00;{code_of('10.00')};",
@@ -139,6 +141,7 @@ def test_one_code_in_two_rows_or_in_another_open_charge_is_refused(run, make, co
         "5511999995555;R4;10,00;;T1",
         f"5511999994444;R5;500,00;{charge_code('SAO PAULO')};",
         f"5511999993333;R6;500,00;{charge_code('Sao Paulo')};",
+        f"5511999992222;R7;500,00;{odd};",
     ]
     assert run(*make(header + "\n".join(rows))).code == 0
     assert refused(connections) == {
@@ -156,12 +159,12 @@ def test_one_code_in_two_rows_or_in_another_open_charge_is_refused(run, make, co
     ]
     assert [one.split(" is that of ")[1].split(",")[0] for one in told[3:]] == ["R1", "R3", "R5"]
     assert ask(connections, "SELECT reference, txid FROM pix_charges ORDER BY id") == [
-        ("R1", None), ("R3", "T1"), ("R5", None), ("S7", None),
+        ("R1", None), ("R3", "T1"), ("R5", None), ("R7", None), ("S7", None),
     ]  # fmt: skip
     run("pix", "paid", "R1", "--app", "loja")
     run("campaign", "cancel", "march")
     assert run(*make(header + "\n".join(again), name="may")).code == 0
-    assert len(ask(connections, "SELECT 1 FROM pix_charges")) == 7
+    assert len(ask(connections, "SELECT 1 FROM pix_charges")) == 8
 
 
 def test_a_request_is_too_late_before_its_code_dies(run, make, connections):

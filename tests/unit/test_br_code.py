@@ -166,6 +166,11 @@ def test_a_reference_is_read_as_the_txid() -> None:
     assert br_code.parse(signed(HEAD + "5303986" + TAIL + "62080504PED1")).txid == "PED1"
 
 
+@pytest.mark.parametrize("nothing", ["62040500", "62070503***", "62080704abcd", ""])
+def test_a_code_may_have_no_txid(nothing: str) -> None:
+    assert br_code.parse(signed(HEAD + "5303986" + TAIL + nothing)).txid is None
+
+
 def test_the_pix_account_may_stand_in_a_later_place() -> None:
     code = "000201" + "2604abcd" + ACCOUNT.replace("26", "27", 1) + "5303986" + TAIL
     assert br_code.parse(signed(code)).key == "a"
