@@ -246,13 +246,15 @@ _BILLS = {
     "digitable_line": "its boleto",
 }
 # The address of a dynamic code stands behind the name of its account, after its length; nearly all are written so.
-_OPEN = text(r"""
+# What a name looks like may be no length. OFFSET 0: taken out once a row; 0.7 s beside 200,000 open charges.
+_AT = "strpos(lower(c.code), 'br.gov.bcb.pix25')"
+_OPEN = text(f"""
     SELECT app_id, reference, code, txid, url FROM (
         SELECT c.app_id, c.reference, c.code, c.txid, c.message_id,
-            substr(address.counted, 3, CAST(left(address.counted, 2) AS int)) AS url
-        FROM pix_charges c,
-            LATERAL (SELECT substring(c.code FROM '(?i)br[.]gov[.]bcb[.]pix25([0-9]{2}.*)') AS counted) AS address
-        WHERE c.paid_at IS NULL AND (c.expires_at IS NULL OR c.expires_at > :now)) AS open
+            CASE WHEN {_AT} > 0 AND substr(c.code, {_AT} + 16, 2) ~ '^[0-9][0-9]$'
+                THEN substr(c.code, {_AT} + 18, CAST(substr(c.code, {_AT} + 16, 2) AS int)) END AS url
+        FROM pix_charges c
+        WHERE c.paid_at IS NULL AND (c.expires_at IS NULL OR c.expires_at > :now) OFFSET 0) AS open
     WHERE (code = ANY(:code) OR txid = ANY(:txid) OR url = ANY(:url)) AND NOT EXISTS (
         SELECT 1 FROM messages m
         WHERE m.id = open.message_id AND m.status IN ('failed', 'cancelled', 'expired', 'suppressed'))""")
