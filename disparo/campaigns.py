@@ -19,7 +19,7 @@ from disparo.models import App, Campaign, Import, Message
 from disparo.rendering import Content, compile_content
 from disparo.statuses import CampaignState, Lane, Status
 from disparo.stop_rules import BY_LANE, StopIf, answered
-from disparo.whatsapp import payloads
+from disparo.whatsapp import orders, payloads
 
 _NAME = re.compile(r"[\w][\w .,@+-]{0,99}")
 
@@ -89,6 +89,11 @@ class CampaignFile(BaseModel):
                 "use 1 to 100 letters, digits, spaces and . , @ + - _, beginning with a letter or digit"
             )
         return value.strip()
+
+    @field_validator("message", mode="before")
+    @classmethod
+    def _message(cls, value: object) -> object:
+        return orders.expand(value) if isinstance(value, dict) else value
 
     @field_validator("window")
     @classmethod

@@ -16,7 +16,7 @@ from disparo.models import App, Campaign, Message, SendError
 from disparo.phone import Phone
 from disparo.rendering import compile_content
 from disparo.statuses import Lane, Status
-from disparo.whatsapp import payloads
+from disparo.whatsapp import orders, payloads
 
 #: The longest key of a message.
 KEY_LENGTH = 200
@@ -64,13 +64,13 @@ def add(
     The caller commits, and enqueues what is due after the commit.
 
     Args:
-      content: As `compose` gives it.
+      content: As `compose` gives it. A request for payment is too late 300 seconds before its order expires.
       key: The producer's name of the message, unique per app: the same key with the same content is the
         same message.
 
     Raises:
       ConflictError: The key names a message with another recipient or content.
-      InputError: The key is too long, or ``not_after`` is not after ``due_at``.
+      InputError: The key is too long, ``not_after`` is not after ``due_at``, or the order expires too soon.
     """
     if key is not None and not (0 < len(key) <= KEY_LENGTH and key.isprintable()):
         raise InputError(f"a key has 1 to {KEY_LENGTH} printable characters")
@@ -78,6 +78,9 @@ def add(
         raise InputError("not_after must be later than the instant at which the message may leave")
     digest = content_digest(content)
     _, message = payloads.split(content)
+    expires_at = orders.expires_at(orders.find(message) or {})
+    if expires_at is not None:
+        not_after = min(not_after or expires_at, expires_at - orders.SHORTEST)
     # A job that names it goes out with the commit; the scheduler looks again only when that one is lost.
     statement = (
         insert(Message)
@@ -99,6 +102,11 @@ def add(
     )
     added = session.scalars(statement).one_or_none()
     if added is not None:
+        if expires_at is not None and not_after is not None and not_after <= due_at:
+            raise InputError(
+                f"the order expires at {expires_at:%Y-%m-%d %H:%M:%S} UTC, less than 300 seconds after the message may "
+                "leave; WhatsApp refuses that. Give its order.expiration a later timestamp"
+            )
         return added, True
     known = session.scalars(select(Message).where(Message.app_id == app.id, Message.key == key)).one()
     if known.content_digest != digest:

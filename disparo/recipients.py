@@ -43,7 +43,7 @@ class Reject:
 
 
 class Recipient(NamedTuple):
-    """A row that gives a message; the last four are of charges only."""
+    """A row that gives a message; what has a default is of charges only."""
 
     line: int
     recipient: str
@@ -57,6 +57,11 @@ class Recipient(NamedTuple):
     code: str | None = None
     due_on: date | None = None
     expires_at: datetime | None = None
+    txid: str | None = None
+    #: Kind and name of what no other open charge may have (`disparo.pix.repeated_bills`).
+    bills: tuple[tuple[str, str], ...] = ()
+    #: What is odd about it, but may be meant.
+    warning: str | None = None
 
 
 @dataclass(slots=True)
@@ -189,11 +194,13 @@ def load(
     file: RecipientFile,
     *,
     after_page: Callable[[Loaded], None],
+    before_insert: Callable[[Session, Campaign, list[Recipient]], list[Reject]] | None = None,
     after_insert: Callable[[Session, Campaign, list[Recipient]], None] | None = None,
 ) -> Loaded:
     """Bring in what is left of the file, committing page by page; ``after_page`` is told of each.
 
     Args:
+      before_insert: Refuses rows of a page for what the database has already.
       after_insert: Stores what else belongs to the rows of a page that became messages.
 
     Raises:
@@ -204,7 +211,7 @@ def load(
     rows = file.rows()
     while page := list(islice(rows, PAGE_ROWS)):
         hold(session, campaign, loaded)
-        done = _load_page(session, campaign, loaded, reader, page, after_insert)
+        done = _load_page(session, campaign, loaded, reader, page, before_insert, after_insert)
         note(loaded, done, page[-1].line + 1)
         # Before the commit: a reject that cannot be written down stops the import, and none is missing after it.
         after_page(done)
@@ -244,11 +251,16 @@ def _load_page(
     loaded: Import,
     reader: Reader,
     page: list[Row],
+    before_insert: Callable[[Session, Campaign, list[Recipient]], list[Reject]] | None,
     after_insert: Callable[[Session, Campaign, list[Recipient]], None] | None,
 ) -> Loaded:
     read = [reader.read(row) for row in page]
     good = [row for row in read if isinstance(row, Recipient)]
     rejects = [row for row in read if isinstance(row, Reject)]
+    if before_insert is not None and (refused := before_insert(session, campaign, good)):
+        lines = {one.line for one in refused}
+        good = [row for row in good if row.line not in lines]
+        rejects += refused
     stored = _insert(session, campaign, good)
     if after_insert is not None and stored:
         after_insert(session, campaign, [row for row in good if row.line in stored])

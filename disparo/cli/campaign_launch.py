@@ -1,5 +1,6 @@
 """What `campaign launch` and `pix send` share: a campaign file and its recipients become a launched campaign."""
 
+import functools
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,8 +21,12 @@ if TYPE_CHECKING:
     from disparo.connections import Connections
     from disparo.models import App, Campaign, Import
     from disparo.progress import Preflight
-    from disparo.recipients import Loaded
+    from disparo.recipients import Loaded, Recipient
     from disparo.rejects import RejectsFile
+
+
+#: Warnings of rows that are told one by one.
+_TOLD = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,10 +126,23 @@ def import_and_launch(
                 note(f"going on with the import of {audience} at line {loaded.next_line}")
                 opened = recipient_files.open_rows(audience, parsed.columns, start_line=loaded.next_line)
             after_page = told_page(rejects_file, loaded, quiet=quiet)
+            odd: list[str] = []
+
+            def store_charges(session: "Session", campaign: "Campaign", rows: "list[Recipient]") -> None:
+                pix.store_charges(session, campaign, rows)
+                odd.extend(f"line {row.line}: {row.warning}" for row in rows if row.warning)
+
             try:
-                store = pix.store_charges if payment else None
+                repeated = functools.partial(pix.repeated_bills, now=now)
                 recipients.load(
-                    session, campaign, loaded, reader, opened, after_page=after_page, after_insert=store
+                    session,
+                    campaign,
+                    loaded,
+                    reader,
+                    opened,
+                    after_page=after_page,
+                    before_insert=repeated if payment else None,
+                    after_insert=store_charges if payment else None,
                 )
             except KeyboardInterrupt:
                 # Its connection may be in the middle of a COPY, of no use for another statement.
@@ -135,8 +153,16 @@ def import_and_launch(
                     "The same command goes on from there"
                 )
                 raise typer.Exit(FAILED) from None
+            _tell_odd(odd)
             launched(session, prepared, campaign, loaded, rejects_file, by=by, why=why, quiet=quiet)
     return parsed.name
+
+
+def _tell_odd(odd: list[str]) -> None:
+    for one in odd[:_TOLD]:
+        note(f"warning: {one}")
+    if len(odd) > _TOLD:
+        note(f"warning: and {counted(len(odd) - _TOLD, 'row')} like these")
 
 
 def told_page(rejects_file: "RejectsFile", loaded: "Import", *, quiet: bool) -> "Callable[[Loaded], None]":
@@ -220,19 +246,22 @@ def _ask(connections: "Connections", reader: Any, opened: Any, prepared: Prepare
     from disparo import progress
     from disparo.recipients import Recipient
 
-    good, phones, total = 0, set(), 0
+    good, phones, total, odd = 0, set(), 0, []
     seen: set[tuple[str, str]] = set()
     for row in opened.rows():
         found = reader.read(row)
         if isinstance(found, Recipient):
             names = {("dedupe", found.dedupe_key), ("key", found.key)}
-            own = {(kind, name) for kind, name in names if name is not None}
+            own = {(kind, name) for kind, name in names if name is not None} | set(found.bills)
             if own & seen:
                 continue
             seen |= own
             good += 1
             phones.add(found.recipient_key)
             total += found.amount_cents or 0
+            if found.warning:
+                odd.append(f"line {found.line}: {found.warning}")
+    _tell_odd(odd)
     told = f"{good:,} rows can be sent to {len(phones):,} phones"
     with connections.session() as session:
         flight = progress.preflight(

@@ -1,11 +1,12 @@
 """``disparo pix``: requests for payment."""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from disparo.cli.output import JSON, By, connected, print_fields, print_json, say
+from disparo.cli.output import FAILED, JSON, By, connected, print_fields, print_json, print_table, say
 
 cli = typer.Typer(no_args_is_help=True)
 
@@ -63,3 +64,33 @@ def paid(reference: Reference, app: App, as_json: JSON = False) -> None:
     if as_json:
         return print_json(found)
     return say(f"{reference} is paid" + ("; its request had not left and is cancelled" if cancelled else ""))
+
+
+@cli.command()
+def code(
+    codes: Annotated[list[str], typer.Argument(metavar="CODE...", help="BR Codes, in quotes.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON for each code.")] = False,
+) -> None:
+    """Take PIX codes apart and check them; exit 0 when all are valid."""
+    from disparo.money import brl, cents
+    from disparo.whatsapp import br_code
+
+    reports = [br_code.report(code) for code in codes]
+    if as_json:
+        for one in reports:
+            say(json.dumps(one, ensure_ascii=False))
+    else:
+        rows = []
+        for number, one in enumerate(reports, 1):
+            valid = "valid" if one["valid"] else "not valid"
+            amount = brl(cents(one["amount"], "en")) if one["amount"] else ""
+            leads = one["url"] or one["key"]
+            rows.append(
+                [number, valid, one["kind"], amount, leads, one["txid"], one["merchant_name"], one["city"]]
+            )
+        print_table(["code", "", "kind", "amount", "key or charge", "txid", "merchant name", "city"], rows)
+        for number, one in enumerate(reports, 1):
+            for error in one["errors"]:
+                say(f"code {number}: {error}")
+    if not all(one["valid"] for one in reports):
+        raise typer.Exit(FAILED)

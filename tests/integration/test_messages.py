@@ -11,6 +11,7 @@ from disparo import apps, messages, phone
 from disparo.errors import ConflictError, InputError, PayloadError
 from disparo.models import Message
 from disparo.statuses import Status
+from disparo.whatsapp import orders
 
 TO = phone.parse("5511999998888")
 
@@ -39,6 +40,21 @@ def test_a_key_names_one_content_whatever_the_order_of_its_fields(session, app, 
     assert (first.id, new, anew) == (again.id, True, False)
     with pytest.raises(ConflictError, match="another recipient or content"):
         messages.add(session, app, TO, content("Tchau"), key="k", due_at=now, now=now)
+
+
+def test_a_request_for_payment_is_too_late_before_its_order_expires(session, app, now):
+    order = orders.order_details(
+        "R1", amount_cents=100, link="https://pay.example/1", item="A",
+        expires_at=now + timedelta(hours=1), expires_text="já", now=now,
+    )  # fmt: skip
+    asked = messages.compose(orders.in_session(order, "Olá"), TO)
+    first, _ = messages.add(session, app, TO, asked, key="k", due_at=now, now=now)
+    assert first.not_after == now + timedelta(minutes=55)
+    later = now + timedelta(minutes=55)
+    with pytest.raises(InputError, match="less than 300 seconds after"), session.begin_nested():
+        messages.add(session, app, TO, asked, due_at=later, now=now)
+    # Asked for again under its key, it is the same message, even when that has become too late.
+    assert messages.add(session, app, TO, asked, key="k", due_at=later, now=later) == (first, False)
 
 
 def test_many_at_once_with_one_key_make_one_message(engine, app, now):

@@ -5,10 +5,14 @@ import os
 import pty
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from sqlalchemy import text
+
+from disparo import campaigns, recipients
+from disparo.whatsapp import orders
 
 PAGE = json.loads((Path(__file__).parent.parent / "data" / "seeds" / "pix_session.json").read_text())
 CODE = PAGE["interactive"]["action"]["parameters"]["payment_settings"][0]["pix_dynamic_code"]["code"]
@@ -33,13 +37,23 @@ def code_of(amount: str) -> str:
     )
 
 
+def charge_code(city: str) -> str:
+    """A dynamic code of one charge, as written with that city."""
+    return crc(
+        f"00020101021226310014br.gov.bcb.pix2509pix.ex/q15204000053039865802BR5907EMPRESA60{len(city):02d}{city}"
+    )
+
+
 @pytest.fixture
 def make(run, tmp_path):
     run("app", "set", "loja", "--id", "app-1")
 
-    def make(charges, *, name="march", more="", lane="payment"):
+    def make(charges, *, name="march", more="", lane="payment", message=None):
         file = tmp_path / f"{name}.yaml"
-        message = {"type": "text", "text": {"body": "{{ reference }} {{ amount_cents | brl }} {{ code }}"}}
+        message = message or {
+            "type": "text",
+            "text": {"body": "{{ reference }} {{ amount_cents | brl }} {{ code }}"},
+        }
         file.write_text(f"name: {name}\napp: loja\nlane: {lane}\n{more}message: {json.dumps(message)}\n")
         path = tmp_path / f"{name}.csv"
         path.write_text(charges)
@@ -114,6 +128,73 @@ def test_a_hostile_amount_is_refused_like_any_other(run, make, connections):
     assert run(*make(rows)).code == 0
     assert all("is no whole number of cents" in told for told in refused(connections).values())
     assert set(refused(connections)) == {3, 4}
+
+
+def test_one_code_in_two_rows_or_in_another_open_charge_is_refused(run, make, connections):
+    header = "to;reference;amount;code;txid\n"
+    # Its name looks like the beginning of an address.
+    odd = crc(code_of("500.00")[:-8].replace("5907EMPRESA", "5918br.gov.bcb.pix25xx"))
+    rows = [
+        f"5511999998888;R1;10,00;{code_of('10.00')};",
+        f"5511999997777;R2;10,00;{code_of('10.00')};",
+        "5511999996666;R3;10,00;;T1",
+        "5511999995555;R4;10,00;;T1",
+        f"5511999994444;R5;500,00;{charge_code('SAO PAULO')};",
+        f"5511999993333;R6;500,00;{charge_code('Sao Paulo')};",
+        f"5511999992222;R7;500,00;{odd};",
+    ]
+    assert run(*make(header + "\n".join(rows))).code == 0
+    assert refused(connections) == {
+        3: "its code is that of line 2, too: who pays it pays that one",
+        5: "its txid is that of line 4, too: who pays it pays that one",
+        7: "the charge of its code is that of line 6, too: who pays it pays that one",
+    }
+    # In another batch: the same bills under other references, until the first is closed.
+    again = [row.replace(";R", ";S") for row in (rows[0], rows[2], rows[5])]
+    more = f"5511999992222;S7;1,00;{code_of('1.00')};\n"
+    assert run(*make(header + more + "\n".join(again), name="april")).code == 0
+    told = [
+        text_
+        for (text_,) in ask(connections, "SELECT explanation FROM import_rejects ORDER BY import_id, line")
+    ]
+    assert [one.split(" is that of ")[1].split(",")[0] for one in told[3:]] == ["R1", "R3", "R5"]
+    assert ask(connections, "SELECT reference, txid FROM pix_charges ORDER BY id") == [
+        ("R1", None), ("R3", "T1"), ("R5", None), ("R7", None), ("S7", None),
+    ]  # fmt: skip
+    run("pix", "paid", "R1", "--app", "loja")
+    run("campaign", "cancel", "march")
+    assert run(*make(header + "\n".join(again), name="may")).code == 0
+    assert len(ask(connections, "SELECT 1 FROM pix_charges")) == 8
+
+
+def test_a_request_is_too_late_before_its_code_dies(run, make, connections):
+    rows = "to;reference;amount;code;expires\n5511999998888;R1;10,00;;2030-12-10\n"
+    assert run(*make(rows)).code == 0
+    assert ask(
+        connections,
+        "SELECT c.expires_at - m.not_after FROM pix_charges c JOIN messages m ON m.id = c.message_id",
+    ) == [(timedelta(minutes=30),)]
+
+
+def test_a_batch_needs_no_order_in_the_providers_json(run, make, connections, tmp_path):
+    short = {"item": "Mensalidade", "template": "mensalidade_pix", "body": ["{{ nome | first_name }}"]}
+    rows = f"to;reference;amount;code;nome\n5511999998888;R1;10,00;{code_of('10.00')};MARIA SILVA\n"
+    found = run(*make(rows, message={"pix": {**short, "merchant_name": "Colégio"}}))
+    assert found.code == 0
+    assert "warning: line 2: merchant_name is another than the code's, “EMPRESA”" in found.err
+    content, params = ask(
+        connections, "SELECT c.content, m.params FROM messages m JOIN campaigns c ON c.id = m.campaign_id"
+    )[0]
+    sent = json.loads(recipients.render(*campaigns.compile_message(content), params, "5511999998888"))
+    code = code_of("10.00")
+    order = orders.order_details(
+        "R1", amount_cents=1000, code=code, item="Mensalidade", merchant_name="Colégio"
+    )
+    message = orders.in_template(order, "mensalidade_pix", ["Maria"])
+    assert (
+        sent
+        == {"messaging_product": "whatsapp", "recipient_type": "individual", "to": "5511999998888"} | message
+    )
 
 
 def test_a_reference_is_requested_once_per_app_over_all_batches(run, make, connections):

@@ -67,6 +67,89 @@ def test_an_amount_is_read_in_cents() -> None:
     assert found.key == "57946663234"
 
 
+@pytest.mark.parametrize(
+    ("code", "key", "cents", "txid"),
+    [
+        # Published samples of other programs, whose checksums were computed again.
+        (
+            (
+                "00020126330014BR.GOV.BCB.PIX01111234567890052040000530398654041.005802BR5914Nome Sobrenome"
+                "6015Cidade Ficticia62100506LOJA016304C8E4"
+            ),
+            "12345678900",
+            100,
+            "LOJA01",
+        ),
+        (
+            (
+                "00020126580014br.gov.bcb.pix0136a629532e-7693-4846-852d-1bbff817b5a8520400005303986540510.005802BR"
+                "5908T'Challa6009Sao Paulo62090505123456304B14A"
+            ),
+            "a629532e-7693-4846-852d-1bbff817b5a8",
+            1000,
+            "12345",
+        ),
+        (
+            (
+                "00020126360014BR.GOV.BCB.PIX0114+55999999999995204000053039865802BR5907No Name6007No city"
+                "62070503***63044122"
+            ),
+            "+5599999999999",
+            None,
+            None,
+        ),
+    ],
+)
+def test_published_codes_are_read(code: str, key: str, cents: int | None, txid: str | None) -> None:
+    found = br_code.parse(code)
+    assert (found.key, found.amount_cents, found.txid, found.dynamic) == (key, cents, txid, False)
+
+
+def test_the_official_dynamic_sample_is_read() -> None:
+    found = br_code.parse(
+        "00020101021226700014br.gov.bcb.pix2548pix.example.com/8b3da2f39a4140d1a91abd93113bd441"
+        "5204000053039865802BR5913Fulano de Tal6008BRASILIA62070503***630464E4"
+    )
+    assert found.url == "pix.example.com/8b3da2f39a4140d1a91abd93113bd441"
+    assert (found.dynamic, found.single_use, found.key) == (True, True, None)
+
+
+def test_a_checksum_in_small_letters_is_the_same() -> None:
+    assert br_code.parse(STATIC[:-4] + "1d3d").city == "BRASILIA"
+
+
+@pytest.mark.parametrize("around", ["\ufeff{}", " \u200b{}\u00a0 ", "{}\u2028", "\t{}\v"])
+def test_what_comes_along_invisibly_is_left_out(around: str) -> None:
+    assert br_code.parse(around.format(STATIC)).text == STATIC
+
+
+def test_fields_may_stand_in_any_order_and_others_beside_them() -> None:
+    body = (
+        "000201" + "5802BR" + "60061BRASI" + "5303986" + "61081234-567" + "5905Maria" + ACCOUNT + "52040000"
+        "62160505PED100703abc" + "80380014br.gov.bcb.pix2516pix.example/rec1"
+    )
+    found = br_code.parse(signed(body))
+    assert (found.key, found.txid, found.url) == ("a", "PED10", None)
+
+
+def test_lengths_count_characters_of_any_alphabet() -> None:
+    found = br_code.parse(signed(HEAD + "5303986" + "5802BR" + "5904José" + "6009São Paulo"))
+    assert (found.merchant_name, found.city) == ("José", "São Paulo")
+
+
+@pytest.mark.parametrize("amount", ["54010", "54040.00"])
+def test_a_zero_amount_leaves_it_to_the_payer(amount: str) -> None:
+    assert br_code.parse(signed(HEAD + "5303986" + amount + TAIL)).amount_cents is None
+
+
+@steady
+@given(st.integers(1, 10**11))
+def test_an_amount_is_exact_to_the_cent(cents: int) -> None:
+    written = f"{cents // 100}.{cents % 100:02}"
+    found = br_code.parse(signed(HEAD + "5303986" + f"54{len(written):02}{written}" + TAIL))
+    assert found.amount_cents == cents
+
+
 ACCOUNT = "26230014br.gov.bcb.pix0101a"
 HEAD = "000201" + ACCOUNT + "52040000"
 TAIL = "5802BR5901A6001B"
@@ -83,6 +166,11 @@ def test_a_reference_is_read_as_the_txid() -> None:
     assert br_code.parse(signed(HEAD + "5303986" + TAIL + "62080504PED1")).txid == "PED1"
 
 
+@pytest.mark.parametrize("nothing", ["62040500", "62070503***", "62080704abcd", ""])
+def test_a_code_may_have_no_txid(nothing: str) -> None:
+    assert br_code.parse(signed(HEAD + "5303986" + TAIL + nothing)).txid is None
+
+
 def test_the_pix_account_may_stand_in_a_later_place() -> None:
     code = "000201" + "2604abcd" + ACCOUNT.replace("26", "27", 1) + "5303986" + TAIL
     assert br_code.parse(signed(code)).key == "a"
@@ -96,7 +184,10 @@ def test_the_pix_account_may_stand_in_a_later_place() -> None:
         ("0" * 600, "600 characters"),
         (STATIC[1:], "field 00 is cut off|expected at character"),
         (STATIC[6:], "does not begin with 000201"),
-        (STATIC[:-1], "field 63 is cut off"),
+        (
+            STATIC[:-1],
+            "field 63 .checksum. is cut off: 4 characters are announced at character [0-9]+, 3 are left",
+        ),
         (STATIC[:-8], "does not end with its checksum"),
         (STATIC + "x", "expected at character"),
         (STATIC.replace("Fulano", "Fulana"), "checksum of the BR Code is 1D3D"),
@@ -112,7 +203,16 @@ def test_the_pix_account_may_stand_in_a_later_place() -> None:
         (signed("000201" + "26180014br.gov.bcb.pix" + "5303986" + TAIL), "neither a PIX key nor"),
         (signed(HEAD + "5303986" + "54041,00" + TAIL), "amount of the BR Code is “1,00”"),
         (signed(HEAD + "5303986" + "54051.000" + TAIL), "amount of the BR Code"),
-        (signed(HEAD + "5303986" + "5303986" + TAIL), "field 53 stands twice"),
+        (signed("000201" + "010213" + HEAD[6:] + "5303986" + TAIL), "point of initiation .field 01."),
+        (
+            signed("000201" + "26280014br.gov.bcb.pix0106abc" + "5303986" + TAIL),
+            "In field 26 .*field 01 is cut off|cut off",
+        ),
+        (signed("000201" + "26280014br.gov.bcb.pix0101a0101b" + "5303986" + TAIL), "field 01 stands twice"),
+        (signed(HEAD + "5303986" + TAIL + "62100501a0501b"), "field 05 stands twice"),
+        (signed(HEAD + "5303986" + "5414" + "1" * 14 + TAIL), "written like 12.34"),
+        (STATIC[:-4].replace("6304", "6303") + "1D3", "does not end with its checksum"),
+        (signed(HEAD + "5303986" + "5303986" + TAIL), "field 53 .currency. stands twice"),
     ],
 )
 def test_what_is_no_pix_code_is_refused_with_what_is_wrong(code: str, part: str) -> None:
@@ -134,3 +234,46 @@ def test_any_text_is_read_or_refused_in_a_sentence(text: str) -> None:
     for candidate in (text, "000201" + text, signed("000201" + text) if text.isascii() else text):
         with pytest.raises(InputError):
             br_code.parse(candidate)
+
+
+@steady
+@given(st.integers(0, len(STATIC) - 1), st.characters(min_codepoint=32, max_codepoint=0x2FF))
+def test_a_code_with_one_character_changed_is_never_taken(at: int, char: str) -> None:
+    changed = STATIC[:at] + char + STATIC[at + 1 :]
+    if br_code.clean(changed).upper() != STATIC.upper():
+        with pytest.raises(InputError):
+            br_code.parse(changed)
+
+
+@steady
+@given(st.binary(max_size=120))
+def test_random_bytes_are_refused_in_a_sentence(data: bytes) -> None:
+    for text in (data.decode("latin-1"), data.decode("utf-8", "surrogateescape")):
+        with pytest.raises(InputError):
+            br_code.parse("000201" + text)
+        assert not br_code.report(text)["valid"]
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "wrong"),
+    [
+        ("Fulano de Tal", "123E4567-e12b-12d1-a456-426655440000", None),
+        ("FULANO DE TAL COMÉRCIO LTDA", "123e4567-e12b-12d1-a456-426655440000", None),
+        ("Beltrano", "123e4567-e12b-12d1-a456-426655440000", "merchant_name"),
+        ("Fulano de Tal", "fulano@example.com", "key"),
+    ],
+)
+def test_a_name_or_key_that_is_not_the_codes_is_told(name: str, key: str, wrong: str | None) -> None:
+    found = br_code.disagreement(br_code.parse(STATIC), name, key)
+    assert (found and found[0]) == wrong
+
+
+def test_a_report_has_the_same_keys_for_every_code() -> None:
+    good, damaged, none = map(br_code.report, (f" {WITH_AMOUNT}\n", WITH_AMOUNT[:-1] + "0", "x"))
+    keys = ["code", "valid", "kind", "amount", "key", "url", "txid", "merchant_name", "city", "errors"]
+    assert list(good) == list(damaged) == list(none) == keys
+    assert (good["code"], good["valid"], good["kind"], good["amount"], good["errors"]) == (
+        WITH_AMOUNT, True, "static", "1.00", [],
+    )  # fmt: skip
+    assert (damaged["valid"], damaged["amount"], len(damaged["errors"])) == (False, "1.00", 1)
+    assert [none[key] for key in keys[1:-1]] == [False, *[None] * 7]
