@@ -6,6 +6,7 @@ who calls knows whether it may be shown.
 """
 
 import re
+from collections.abc import Callable
 from datetime import datetime
 from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
 from typing import Any, Literal, TypeAlias
@@ -178,6 +179,20 @@ def rounded(value: Any, precision: int = 0) -> int | float:
 _MONTHS = ["janeiro", "fevereiro", "março", "abril", "maio", "junho"]
 _MONTHS += ["julho", "agosto", "setembro", "outubro", "novembro", "dezembro"]
 _DAYS = ["segunda-feira", "terça-feira", "quarta-feira", "quinta-feira", "sexta-feira", "sábado", "domingo"]
+_PARTS: dict[str, Callable[[datetime], str]] = {
+    "d": lambda at: f"{at.day:02}",
+    "m": lambda at: f"{at.month:02}",
+    "Y": lambda at: f"{at.year:04}",
+    "y": lambda at: f"{at.year % 100:02}",
+    "B": lambda at: _MONTHS[at.month - 1],
+    "b": lambda at: _MONTHS[at.month - 1][:3],
+    "A": lambda at: _DAYS[at.weekday()],
+    "a": lambda at: _DAYS[at.weekday()][:3],
+    "H": lambda at: f"{at.hour:02}",
+    "M": lambda at: f"{at.minute:02}",
+    "S": lambda at: f"{at.second:02}",
+    "%": lambda _: "%",
+}
 _DAY_FIRST = re.compile(
     r"(\d{1,2})([/.-])(\d{1,2})\2(\d{4})(?:,?[ T]+(\d{1,2}):(\d{2})(?::(\d{2}))?)?", re.ASCII
 )
@@ -204,27 +219,14 @@ def date(value: Any, form: str = "%d/%m/%Y", zone: str | None = None) -> str:
     found, has_clock = _read_date(value)
     if found.tzinfo is not None and (zone or not found.utcoffset()):
         found = found.astimezone(_zone(zone or "America/Sao_Paulo"))
-    parts = {
-        "d": f"{found.day:02}",
-        "m": f"{found.month:02}",
-        "Y": f"{found.year:04}",
-        "y": f"{found.year % 100:02}",
-        "B": _MONTHS[found.month - 1],
-        "b": _MONTHS[found.month - 1][:3],
-        "A": _DAYS[found.weekday()],
-        "a": _DAYS[found.weekday()][:3],
-        "H": f"{found.hour:02}",
-        "M": f"{found.minute:02}",
-        "S": f"{found.second:02}",
-        "%": "%",
-    }
 
     def write(match: "re.Match[str]") -> str:
-        part = parts.get(match[2])
-        if part is None:
-            raise InputError(f"date does not know {match[0]}; there are %{', %'.join(parts)}.")
+        write_part = _PARTS.get(match[2])
+        if write_part is None:
+            raise InputError(f"date does not know {match[0]}; there are %{', %'.join(_PARTS)}.")
         if match[2] in "HMS" and not has_clock:
             raise InputError(f"{match[0]} asks for a time, and the date has none.")
+        part = write_part(found)
         return part.removeprefix("0") or "0" if match[1] else part
 
     return _DIRECTIVE.sub(write, form)

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from disparo import recipients
+from disparo import messages, recipients
 from disparo.campaigns import compile_message, parse_file
 from disparo.errors import PayloadError
+from disparo.phone import parse
 from disparo.recipient_files import Row
 from disparo.whatsapp import payloads, texts
 
@@ -267,3 +268,20 @@ def test_a_code_loses_its_line_breaks_wherever_it_comes_from() -> None:
     )
     ways = [{"type": "pix_dynamic_code", "pix_dynamic_code": whole}]
     assert setting(sent(message, {"ways": ways}))["code"] == "0002 010102"
+
+
+# --- single messages
+
+
+def test_a_single_message_has_its_envelope_checked_and_nothing_left_to_fill() -> None:
+    phone = parse(PHONE)
+    text = {"to": "{{DESTINATION_NUMBER}}", "type": "text", "text": {"body": "Oi"}}
+    assert messages.compose(text, phone)["to"] == PHONE
+    for wrong, part in (
+        ({"biz_opaque_callback_data": "{{ n }}"}, "{{ n }} would be sent as it stands"),
+        ({"biz_opaque_callback_data": "x" * 513}, "has 513 characters"),
+        ({"context": {}}, "context.message_id: is required"),
+    ):
+        with pytest.raises(PayloadError) as caught:
+            messages.compose({**text, **wrong}, phone)
+        assert part in str(caught.value)
