@@ -15,7 +15,7 @@ import pytest
 import typer
 import yaml
 
-from disparo import campaigns, document, messages, phone, pix, recipient_files, recipients, rendering
+from disparo import bounds, campaigns, document, messages, phone, pix, recipient_files, recipients, rendering
 from disparo.cli import cli, demo, up
 from disparo.sandbox import __main__ as sandbox_main
 from disparo.settings import PREFIX, Settings
@@ -166,7 +166,7 @@ def filters() -> list[list[str]]:
 
 def test_the_rendering_page_names_every_filter_and_none_besides() -> None:
     named = [name for row in filters() for name in re.findall(r"`([^`]+)`", row[0])]
-    assert sorted(named) == sorted(rendering.FILTERS)
+    assert sorted(named) == sorted(bounds.FILTERS)
 
 
 @pytest.mark.parametrize("row", filters(), ids=lambda row: row[1])

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from disparo.bounds import LONGEST_SOURCE, LONGEST_TEXT
 from disparo.errors import InputError
 from disparo.filters import brl, cents, digits, first_name
-from disparo.rendering import LONGEST_SOURCE, LONGEST_TEXT, compile_content
+from disparo.rendering import compile_content
 
 # The same cases in every run, and no clock: the machine may be busy.
 steady = settings(derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -221,6 +222,7 @@ def test_a_placeholder_that_is_not_well_formed_is_refused_when_compiling(text: s
         "{% for i in range(1000) %}{{ y | replace('a', 'b') | length }}{% endfor %}",
         "{% for i in range(1000) %}{{ y.upper() | length }}{% endfor %}",
         "{% for i in range(1000) %}{{ (y ~ y) | length }}{% endfor %}",
+        "{% for i in range(1000) %}{{ y | sort | length }}{% endfor %}",
         "{% for c in y %}{% endfor %}",
         "{% for c in y.split('a') %}{% endfor %}",
         "{{ 1 | round(1000000000) }}",
@@ -236,7 +238,7 @@ def test_a_placeholder_that_is_not_well_formed_is_refused_when_compiling(text: s
 def test_the_sandbox_neither_opens_python_nor_grows_without_bound(text: str) -> None:
     started = time.thread_time()
     assert refusal(text, x="aaaaaaaaaa", y="a" * LONGEST_TEXT).startswith("v: ")
-    assert time.thread_time() - started < 2
+    assert time.thread_time() - started < 5
 
 
 @pytest.mark.parametrize(
@@ -244,6 +246,8 @@ def test_the_sandbox_neither_opens_python_nor_grows_without_bound(text: str) -> 
     [
         ("{{ x }}" + "a" * LONGEST_SOURCE, "at most 32,768 characters"),
         ("{% for i in range(3) %}" + "{{ x }}" * 201 + "{% endfor %}", "at most 200 parts"),
+        ("{{ 1e400 }}", "a number is too large"),
+        ("{{ x | default(1e400) }}", "a number is too large"),
         ("{% for i in [1] if i in x %}{% endfor %}" + "{{ x" * 1000, "v: "),
     ],
 )
@@ -253,6 +257,8 @@ def test_a_template_that_is_too_large_is_refused_when_compiling(text: str, part:
 
 
 def test_a_message_with_too_many_placeholders_is_refused_when_compiling() -> None:
+    with pytest.raises(InputError, match="at most 262,144 characters in all"):
+        compile_content({"v": ["a" * 30_000 + "{{ x }}"] * 9})
     with pytest.raises(InputError, match=r"v\[2000\]: a message has at most 2,000 values with placeholders"):
         compile_content({"v": ["{{ x }}"] * 2_001})
 
@@ -636,6 +642,7 @@ def test_keys_are_never_filled() -> None:
 
 
 def test_what_json_cannot_hold_is_refused_with_its_column() -> None:
+    assert type(render("{{ 9999999999 * 9999999999 }}")) is int
     for value in ("\ud800", "a\udfffb", 2**64, {1: 2}, [2**70]):
         compiled = compile_content({"v": {"w": "{{ x }}"}})
         with pytest.raises(InputError) as caught:
