@@ -133,8 +133,11 @@ class _Compiler:
         self._places: dict[str, frozenset[str]] = {}
 
     def compile(self, content: dict[str, Any]) -> Content:
-        static, fill = self._value(content, "", {})
-        parts = self._parts(static, fill)
+        try:
+            static, fill = self._value(content, "", {})
+            parts = self._parts(static, fill)
+        except RecursionError as error:
+            raise InputError("the message is nested too deep.") from error
         return Content(parts, fill or (lambda _: static), self._used, self._places)
 
     def _value(self, value: Any, path: str, holder: Mapping[str, Any]) -> tuple[Any, _Fill | None]:
@@ -149,6 +152,8 @@ class _Compiler:
         copy: Any = value.copy()
         fills: list[tuple[Any, _Fill]] = []
         for step, item in value.items() if isinstance(value, dict) else enumerate(value):
+            if isinstance(value, dict) and not isinstance(step, str):
+                raise InputError(f"{path or 'the message'}: the key {step} is no text; write it in quotes.")
             below = value if isinstance(value, dict) else {}
             copy[step], fill = self._value(item, _below(path, step), below)
             if fill:

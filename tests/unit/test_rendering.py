@@ -637,6 +637,16 @@ def test_any_text_is_a_template_or_refused_in_a_sentence(text: str) -> None:
     assert found.startswith((b'{"v":', b"v: "))
 
 
+def test_what_is_no_message_at_all_is_refused_in_a_sentence() -> None:
+    deep: Any = "{{ x }}"
+    for _ in range(5_000):
+        deep = [deep]
+    with pytest.raises(InputError, match="the message is nested too deep"):
+        compile_content({"v": deep})
+    with pytest.raises(InputError, match="v: the key 1 is no text"):
+        compile_content({"v": {1: "{{ x }}"}})
+
+
 def test_keys_are_never_filled() -> None:
     assert json_of({"{{ x }}": "{{ x }}"}, {"x": 1}) == b'{"{{ x }}":1}'
 
