@@ -248,13 +248,17 @@ class FilterError(InputError):
 
 
 def _shown(value: Any) -> str:
-    """The beginning of a value; of long numbers, which may be phones or documents, a few digits only."""
+    """The beginning of a value: twelve characters, and no more digits than a date has, since it may be a phone."""
     if value is None or value == "":
         return "blank"
     if isinstance(value, list | dict):
         return "a list" if isinstance(value, list) else "an object"
-    text = re.sub(r"[0-9]{9,}", lambda match: f"{match[0][:3]}…", str(value))
-    return repr(text if len(text) <= 12 else f"{text[:11]}…")
+    text = str(value)
+    beginning = re.match(r"(?:[^0-9]*[0-9]){0,8}[^0-9]*", text[:12])
+    kept = beginning[0] if beginning else ""
+    if re.search(r"[0-9]{9}", text[:12]):
+        kept = text[:3]
+    return repr(kept if kept == text else f"{kept}…")
 
 
 _TOO_LONG = f"a filter makes a text longer than {LONGEST_TEXT:,} characters."
