@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14 p
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test check bench bench-quick bench-memory bench-rate bench-tuning chaos format lock clean
+.PHONY: demo test check bench bench-quick bench-memory bench-rendering bench-rate bench-tuning chaos format lock clean
 
 ## demo: the main job on this machine, with the sandbox
 demo: .venv/run
@@ -38,6 +38,10 @@ bench-quick: .venv/run
 ## bench-memory: memory and connections of the workers over a million messages
 bench-memory: .venv/run
 	$(BIN)/python benchmarks/memory.py
+
+## bench-rendering: what filling a message costs, by kind
+bench-rendering: .venv/run
+	$(BIN)/python benchmarks/rendering.py
 
 ## bench-rate: how exactly a rate is kept, about twelve minutes; RATE="--rates 80 --workers 4 --runs 1" and so on
 bench-rate: .venv/run

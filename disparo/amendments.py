@@ -73,7 +73,7 @@ def begin(session: Session, campaign: Campaign, file: CampaignFile, file_name: s
     _refuse_other_import(session, campaign, file, file_name)
     if campaign.content_digest == file.digest():
         return None
-    message, envelope = compile_message(file.message)
+    message, envelope = compile_message(file.message, file.options)
     first, last = session.execute(_ENDS, {"id": campaign.id}).one()
     return Amendment(
         campaign.id, campaign.version, campaign.total, file, message, envelope, first or 1, last or 0
@@ -197,7 +197,7 @@ def _refuse_other_import(session: Session, campaign: Campaign, file: CampaignFil
     app = session.get_one(App, campaign.app_id)
     was = {"name": campaign.name, "app": app.name, "lane": campaign.lane, "dedupe": campaign.dedupe}
     new = {"name": file.name, "app": file.app, "lane": str(file.lane), "dedupe": file.effective_dedupe}
-    options = file.model_dump(mode="json", include=set(campaigns.OPTIONS))
+    options = file.options
     for key in sorted(campaigns.OPTIONS):
         # Keys that a campaign of an earlier version does not have were not given then.
         was[key], new[key] = campaign.options.get(key, options[key]), options[key]

@@ -1,10 +1,11 @@
 """Campaigns: what a campaign file says, create, launch, pause, resume, reschedule, cancel, finish."""
 
+import functools
 import hashlib
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal, Self
 from zoneinfo import ZoneInfo
@@ -19,7 +20,7 @@ from disparo.models import App, Campaign, Import, Message
 from disparo.rendering import Content, compile_content
 from disparo.statuses import CampaignState, Lane, Status
 from disparo.stop_rules import BY_LANE, StopIf, answered
-from disparo.whatsapp import orders, payloads
+from disparo.whatsapp import orders, payloads, texts
 
 _NAME = re.compile(r"[\w][\w .,@+-]{0,99}")
 
@@ -139,7 +140,12 @@ class CampaignFile(BaseModel):
     @property
     def without_effect(self) -> list[str]:
         """Settings that the file gives and that this version keeps without acting on them."""
-        return [name for name in ("fallback", "normalise") if getattr(self, name)]
+        return ["fallback"] if self.fallback else []
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Settings that have no column of their own, as they are stored."""
+        return self.model_dump(mode="json", include=set(OPTIONS))
 
     def digest(self) -> str:
         """sha256 of what the file means."""
@@ -174,26 +180,43 @@ def parse_file(document: Any, file_name: str) -> CampaignFile:
         raise InputError(f"{file_name}: {'; '.join(told)}") from err
 
 
-def compile_message(campaign_message: dict[str, Any]) -> tuple[Content, Content]:
-    """The message and its envelope, compiled for rendering.
+def compile_message(
+    campaign_message: dict[str, Any], options: Mapping[str, Any] | None = None
+) -> tuple[Content, Content]:
+    """The message and its envelope, compiled for rendering, both with their keys in the order of the wire.
+
+    The envelope takes the recipient's phone as ``{{ to }}``, whatever the file says.
+
+    Args:
+      options: The campaign's (`CampaignFile.options`); of these ``normalise`` and ``numbers`` count here.
 
     Raises:
       InputError: A template in it cannot be read; names the JSON path.
     """
+    options = options or {}
     envelope, message = payloads.split(campaign_message)
-    return compile_content(message), compile_content(envelope)
+    finish = functools.partial(texts.finish, normalise=bool(options.get("normalise")))
+    around = payloads.wire("{{ to }}", {}, envelope)
+    first = {key: message[key] for key in ("type",) if key in message}
+    return (
+        compile_content(first | message, finish=finish, numbers=options.get("numbers")),
+        compile_content(around, numbers=options.get("numbers")),
+    )
 
 
-def content_of(session: Session, campaign_id: int, version: int | None) -> dict[str, Any]:
-    """The message of a campaign, as it was in that version (None: as it is now)."""
-    found: dict[str, Any] = session.execute(
+def content_of(
+    session: Session, campaign_id: int, version: int | None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The message of a campaign, as it was in that version (None: as it is now), and the campaign's options."""
+    content, options = session.execute(
         text("""
             SELECT coalesce(
-                (SELECT content FROM campaign_contents WHERE campaign_id = c.id AND version = :version), c.content)
+                (SELECT content FROM campaign_contents WHERE campaign_id = c.id AND version = :version), c.content),
+                c.options
             FROM campaigns c WHERE c.id = :id"""),
         {"id": campaign_id, "version": version},
-    ).scalar_one()
-    return found
+    ).one()
+    return content, options
 
 
 def create(
@@ -244,7 +267,7 @@ def create(
         on_unknown=file.on_unknown,
         stop_if=file.effective_stop_if,
         fallback=file.fallback,
-        options=file.model_dump(mode="json", include=set(OPTIONS)),
+        options=file.options,
         launch_at=launch_at,
         not_after=not_after,
         first=first,

@@ -279,7 +279,7 @@ def what_resend_means(session: Session, campaign: Campaign, ids: Sequence[int]) 
 
     Looks at each message as it would be sent.
     """
-    content, _ = campaigns.compile_message(campaign.content)
+    content, _ = campaigns.compile_message(campaign.content, campaign.options)
     asks = campaign.lane == Lane.PAYMENT
     kinds: Tally[str] = Tally()
     for at in range(0, len(ids), PAGE):

@@ -29,7 +29,11 @@ def compose(document: Any, to: Phone, *, raw: bool = False) -> dict[str, Any]:
       PayloadError: It breaks a rule of WhatsApp; carries each fault with its path.
     """
     envelope, message = payloads.split(document)
-    if not raw and (faults := _unfilled(message) or payloads.check(message)):
+    # Whatever `to` says, the message goes to the recipient that was given.
+    around = {key: value for key, value in envelope.items() if key != "to"}
+    if not raw and (
+        faults := _unfilled(around | message) or payloads.check(message) + payloads.check_envelope(around)
+    ):
         raise PayloadError(faults)
     return payloads.wire(to.digits, message, envelope)
 

@@ -4,8 +4,9 @@ The process that has the file imports it. A death repeats at most one page, and 
 that harmless: the same command goes on where it stopped.
 """
 
+import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from itertools import islice
 from typing import Any, NamedTuple
@@ -17,14 +18,14 @@ from sqlalchemy.orm import Session
 
 from disparo import instants
 from disparo.campaigns import CampaignFile, compile_message
-from disparo.errors import ConflictError, InputError, PayloadError
+from disparo.errors import ConflictError, Fault, InputError, PayloadError
 from disparo.messages import KEY_LENGTH
 from disparo.models import Campaign, Import
 from disparo.phone import PhoneError, parse
 from disparo.recipient_files import RecipientFile, Row
 from disparo.rendering import Content
 from disparo.statuses import CampaignState
-from disparo.whatsapp import payloads
+from disparo.whatsapp import payloads, texts
 
 #: Rows of one transaction.
 PAGE_ROWS = 5_000
@@ -87,7 +88,7 @@ class Reader:
           InputError: A placeholder names a column that the file does not have, or a template cannot be read.
         """
         self._file, self._now, self._zone = file, now, zone
-        self._message, self._envelope = compile_message(file.message)
+        self._message, self._envelope = compile_message(file.message, file.options)
         there = set(columns) | {"to"}
         required = (self._message.columns - self._message.optional) | (
             self._envelope.columns - self._envelope.optional
@@ -153,17 +154,55 @@ def check(message: Content, envelope: Content, params: dict[str, Any], to: str, 
 
     Raises:
       InputError: It cannot be filled with them.
-      PayloadError: It breaks a rule.
+      PayloadError: It breaks a rule; says which columns the wrong value came from.
     """
     rendered = message.render(params)
-    if not raw and (faults := payloads.check(rendered)):
-        raise PayloadError(faults)
-    orjson.dumps(payloads.wire(to, rendered, envelope.render(params)))
+    if not raw:
+        around = envelope.render(params | {"to": to})
+        faults = [_explained(message, rendered, fault) for fault in payloads.check(rendered)]
+        faults += [_explained(envelope, around, fault) for fault in payloads.check_envelope(around)]
+        if faults:
+            raise PayloadError(faults)
+    render(message, envelope, params, to)
+
+
+def _explained(content: Content, rendered: dict[str, Any], fault: Fault) -> Fault:
+    """The fault, with the columns that its value came from and what the person can do about it."""
+    columns, value = content.columns_at(fault.path), _at(rendered, fault.path)
+    told = (
+        [f"it comes from the column{'s' if len(columns) > 1 else ''} {', '.join(columns)}"] if columns else []
+    )
+    if isinstance(value, str) and texts.is_parameter(fault.path) and texts.one_line(value) != value:
+        told.append("`normalise: true` in the campaign file makes one blank of such a run")
+    elif columns and isinstance(value, str) and not value.strip():
+        told.append(f"{{{{ {columns[0]} | default('…') }}}} fills blank cells")
+    elif columns and isinstance(value, int | float) and "must be text" in fault.message:
+        told.append(f"{{{{ {columns[0]} | string }}}} makes text of a number")
+    return replace(fault, message="; ".join([fault.message, *told]))
+
+
+def _at(value: Any, path: str) -> Any:
+    """What stands at a JSON path of a message; None when nothing does."""
+    for key, place in re.findall(r"([^.\[\]]+)|\[(\d+)\]", path):
+        if key and isinstance(value, dict):
+            value = value.get(key)
+        elif place and isinstance(value, list) and int(place) < len(value):
+            value = value[int(place)]
+        else:
+            return None
+    return value
 
 
 def render(message: Content, envelope: Content, params: dict[str, Any], to: str) -> bytes:
-    """The bytes for the wire of a campaign's content with one row's columns."""
-    return orjson.dumps(payloads.wire(to, message.render(params), envelope.render(params)))
+    """The bytes for the wire of a campaign's content with one row's columns: what `payloads.wire` makes, as JSON.
+
+    Equal bytes for equal columns, made once: keys in the order of the file, no blanks, UTF-8.
+
+    Raises:
+      InputError: It cannot be filled with them.
+    """
+    around, body = envelope.render_json(params | {"to": to}), message.render_json(params)
+    return around[:-1] + b"," + body[1:] if len(body) > 2 else around
 
 
 def probe(reader: Reader, rows: Iterator[Row], *, limit: int = 1_000) -> None:

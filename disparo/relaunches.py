@@ -214,7 +214,7 @@ class _Mover:
     """Says of messages of the old campaign whether the new one can send them, and as what."""
 
     def __init__(self, file: CampaignFile, old: Campaign, now: datetime, columns: list[str]) -> None:
-        self._message, self._envelope = compile_message(file.message)
+        self._message, self._envelope = compile_message(file.message, file.options)
         self._raw, self._dedupe, self._needs_key = file.raw, file.effective_dedupe, file.dedupe == "key"
         # Amended since, it still is the deadline that rows got by their campaign, or an earlier one.
         self._not_after, self._keyed, self._now = old.not_after, old.dedupe == "key", now

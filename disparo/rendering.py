@@ -3,72 +3,47 @@
 Placeholders are Jinja2, sandboxed: expressions, ``if`` and one level of ``for``; no other statement. What a
 recipient's data says is never evaluated. Bounds keep a template from eating time or memory, because
 templates also arrive over REST.
+
+All is decided when a content is compiled: what never changes is JSON already, and a placeholder that is a column, or a
+column through filters, is filled without Jinja, which costs more than the rest together.
 """
 
 import functools
 import math
-import re
 from collections.abc import Callable, Iterator, Mapping
-from decimal import Decimal
 from typing import Any, TypeAlias
 
-from jinja2 import (
-    StrictUndefined,
-    Template,
-    TemplateSyntaxError,
-    Undefined,
-    UndefinedError,
-    filters,
-    meta,
-    nodes,
-)
+import orjson
+from jinja2 import Template, TemplateSyntaxError, Undefined, UndefinedError, meta, nodes
 from jinja2.exceptions import SecurityError
 from jinja2.runtime import Context
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from disparo import money
-from disparo.errors import InputError
-
-LONGEST_TEXT = 65_536  #: characters of one filled value; WhatsApp's longest text has 4,096
-LONGEST_RANGE = 1_000
-
-_STATEMENTS = (nodes.Output, nodes.If, nodes.For)
-_JINJA_FILTERS = (
-    *(
-        "abs",
-        "capitalize",
-        "first",
-        "float",
-        "int",
-        "join",
-        "last",
-        "length",
-        "lower",
-        "max",
-        "min",
-        "replace",
-    ),
-    *(
-        "reverse",
-        "round",
-        "sort",
-        "string",
-        "sum",
-        "title",
-        "trim",
-        "truncate",
-        "unique",
-        "upper",
-        "wordcount",
-    ),
+from disparo.bounds import (
+    FILTERS,
+    LONGEST_SOURCE,
+    MOST_PLACEHOLDERS,
+    MOST_SOURCE,
+    FilterError,
+    begin_work,
+    check_statements,
+    environment_for,
+    joined,
+    with_bounds,
+    written,
 )
-_METHODS: dict[type, frozenset[str]] = {
-    str: frozenset({"capitalize", "endswith", "lower", "split", "startswith", "strip", "title", "upper"}),
-    dict: frozenset({"get", "items", "keys", "values"}),
-}
+from disparo.errors import InputError
+from disparo.filters import brl, cents
+from disparo.money import Numbers
+
+__all__ = ["Content", "brl", "cents", "compile_content"]
+
 _JSON_TYPES = (str, int, float, bool, type(None), list, dict)
+#: Names that Jinja gives a meaning of its own.
+_SPECIAL = frozenset({"self", "loop", "super", "caller", "varargs", "kwargs"})
 
 _Fill: TypeAlias = Callable[[dict[str, Any]], Any]
+Finish: TypeAlias = Callable[[str, Mapping[str, Any]], Callable[[str], str] | None]
+"""What is done to a text once it is filled, by its JSON path and the object that holds it; None: nothing."""
 
 
 class Content:
@@ -78,12 +53,21 @@ class Content:
       columns: Names that the placeholders use.
       optional: Those of them that are used only where a missing one is provided for (``default``,
         ``is defined``).
+      places: JSON path of each value with placeholders → the names that it uses.
     """
 
-    def __init__(self, fill: _Fill, columns: frozenset[str], optional: frozenset[str]) -> None:
-        self.columns = columns
-        self.optional = optional
+    def __init__(
+        self,
+        parts: list[bytes | _Fill],
+        fill: _Fill,
+        used: dict[str, bool],
+        places: dict[str, frozenset[str]],
+    ) -> None:
+        self.columns = frozenset(used)
+        self.optional = frozenset(name for name, required in used.items() if not required)
+        self.places = places
         self._fill = fill
+        self._parts = parts
 
     def render(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """The message for one recipient.
@@ -95,164 +79,324 @@ class Content:
 
         Raises:
           InputError: a column is missing or a value does not suit its filter. Names the JSON path of the
-            value, the column, and the columns there are; never a value.
+            value, the column, and the columns there are; of the value at most its beginning.
         """
         filled: dict[str, Any] = self._fill(dict(params))
         return filled
 
+    def render_json(self, params: dict[str, Any]) -> bytes:
+        """The same as canonical JSON: keys in the order of the content, no blanks, UTF-8; equal for equal ``params``.
 
-def compile_content(content: dict[str, Any]) -> Content:
+        Raises:
+          InputError: As ``render``, and for what JSON cannot hold.
+        """
+        return b"".join(
+            [part if part.__class__ is bytes else _dumps(part(params), part) for part in self._parts]  # type: ignore[operator]
+        )
+
+    def columns_at(self, path: str) -> list[str]:
+        """Names that the placeholders at a JSON path, or below it, use."""
+        found = self.places.get(path)
+        if found is None:
+            below = (f"{path}.", f"{path}[")
+            found = frozenset().union(*(self.places[one] for one in self.places if one.startswith(below)))
+        return sorted(found)
+
+
+def compile_content(
+    content: dict[str, Any], *, finish: Finish | None = None, numbers: Numbers | None = None
+) -> Content:
     """Compile every value of ``content`` that holds a placeholder (``{{ … }}`` or ``{% … %}``).
 
     A value that is exactly one ``{{ expression }}`` becomes what the expression gives, so a number stays
     a number. Keys are never filled. ``content`` itself may be changed afterwards.
 
+    Args:
+      finish: Says what is done to the texts of the content after they are filled.
+      numbers: What ``cents`` takes for the way amounts are written where a placeholder does not say.
+
     Raises:
       InputError: a placeholder is not well formed or uses what is not offered; with its JSON path.
     """
-    used: dict[str, bool] = {}
-    static, fill = _compile(content, "", used)
-    optional = frozenset(name for name, required in used.items() if not required)
-    return Content(fill or (lambda _: static), frozenset(used), optional)
+    return _Compiler(finish or _nothing, numbers).compile(content)
 
 
-def _compile(value: Any, path: str, used: dict[str, bool]) -> tuple[Any, _Fill | None]:
-    """A copy of ``value`` without its placeholders, and what fills them (None when there are none)."""
-    if isinstance(value, str):
-        if "{{" in value or "{%" in value:
-            return None, _compile_text(value, path, used)
-        return value, None
-    if not isinstance(value, dict | list):
-        return value, None
-    steps = value.items() if isinstance(value, dict) else enumerate(value)
-    copy: Any = dict.fromkeys(value) if isinstance(value, dict) else [None] * len(value)
-    fills: list[tuple[Any, _Fill]] = []
-    for step, item in steps:
-        below = f"{path}[{step}]" if isinstance(step, int) else f"{path}.{step}".removeprefix(".")
-        copy[step], fill = _compile(item, below, used)
-        if fill:
-            fills.append((step, fill))
-    return copy, functools.partial(_fill_copy, copy, fills) if fills else None
+def _nothing(path: str, holder: Mapping[str, Any]) -> None:  # noqa: ARG001 - a `Finish`
+    return None
 
 
-def _fill_copy(original: Any, fills: list[tuple[Any, _Fill]], params: dict[str, Any]) -> Any:
-    copy = original.copy()
-    for step, fill in fills:
-        copy[step] = fill(params)
-    return copy
+class _Compiler:
+    def __init__(self, finish: Finish, numbers: Numbers | None) -> None:
+        self._finish = finish
+        self._environment = environment_for(numbers)
+        self._source = 0
+        self._used: dict[str, bool] = {}
+        self._places: dict[str, frozenset[str]] = {}
 
+    def compile(self, content: dict[str, Any]) -> Content:
+        try:
+            static, fill = self._value(content, "", {})
+            parts = self._parts(static, fill)
+        except RecursionError as error:
+            raise InputError("the message is nested too deep.") from error
+        return Content(parts, fill or (lambda _: static), self._used, self._places)
 
-def _compile_text(source: str, path: str, used: dict[str, bool]) -> _Fill:
-    environment = _environment()
-    try:
-        parsed = environment.parse(source)
-        _check_statements(parsed, path)
-        columns = meta.find_undeclared_variables(parsed)
-        required = columns - _provided_for(parsed)
+    def _value(self, value: Any, path: str, holder: Mapping[str, Any]) -> tuple[Any, _Fill | None]:
+        """A copy of ``value`` without its placeholders, and what fills them (None when there are none)."""
+        if isinstance(value, str):
+            finish = self._finish(path, holder)
+            if "{{" in value or "{%" in value:
+                return None, self._text(value, path, holder, finish)
+            return finish(value) if finish else value, None
+        if not isinstance(value, dict | list):
+            return value, None
+        copy: Any = value.copy()
+        fills: list[tuple[Any, _Fill]] = []
+        for step, item in value.items() if isinstance(value, dict) else enumerate(value):
+            if isinstance(value, dict) and not isinstance(step, str):
+                raise InputError(f"{path or 'the message'}: the key {step} is no text; write it in quotes.")
+            below = value if isinstance(value, dict) else {}
+            copy[step], fill = self._value(item, _below(path, step), below)
+            if fill:
+                fills.append((step, fill))
+        return copy, _Branch(copy, fills) if fills else None
+
+    def _text(
+        self, source: str, path: str, holder: Mapping[str, Any], finish: Callable[[str], str] | None
+    ) -> _Fill:
+        if len(self._places) >= MOST_PLACEHOLDERS:
+            raise InputError(f"{path}: a message has at most {MOST_PLACEHOLDERS:,} values with placeholders.")
+        if len(source) > LONGEST_SOURCE:
+            raise InputError(
+                f"{path}: a value with placeholders has at most {LONGEST_SOURCE:,} characters, this one {len(source):,}."
+            )
+        self._source += len(source)
+        if self._source > MOST_SOURCE:
+            raise InputError(
+                f"{path}: the values with placeholders of a message have at most {MOST_SOURCE:,} characters in all."
+            )
+        try:
+            parsed = self._environment.parse(source)
+            check_statements(parsed, path)
+            columns = frozenset(meta.find_undeclared_variables(parsed))
+            required = columns - _provided_for(parsed)
+            evaluate = self._evaluation(parsed)
+        except TemplateSyntaxError as error:
+            line = f" (line {error.lineno} of the value)" if "\n" in source else ""
+            offered = f" Filters: {', '.join(sorted(FILTERS))}." if "filter" in (error.message or "") else ""
+            raise InputError(f"{path}: {error.message}{line}{offered}") from error
+        except (SyntaxError, RecursionError, ValueError, OverflowError, MemoryError) as error:
+            raise InputError(f"{path}: the placeholders are too large or nested too deep.") from error
+        for name in columns:
+            self._used[name] = self._used.get(name, False) or name in required
+        self._places[path] = columns
+
+        def finished(value: Any) -> Any:
+            return _finish_value(value, path, holder, self._finish)
+
+        return _Placeholder(path, columns, evaluate, finish, finished)
+
+    def _evaluation(self, parsed: nodes.Template) -> _Fill:
+        """What gives the value of a parsed text: its type when it is one expression, else text."""
         expression = _sole_expression(parsed)
         if expression is not None:
-            # Jinja renders to text only; assigned to a name, the value keeps its type.
-            assign = nodes.Assign(nodes.Name("result", "store"), expression, lineno=1)
-            parsed = nodes.Template([assign], lineno=1)
-            parsed.set_environment(environment)
-        template = environment.from_string(parsed)
-    except TemplateSyntaxError as error:
-        line = f" (line {error.lineno} of the value)" if "\n" in source else ""
-        offered = (
-            f" Filters: {', '.join(sorted(environment.filters))}."
-            if "filter" in (error.message or "")
-            else ""
-        )
-        raise InputError(f"{path}: {error.message}{line}{offered}") from error
-    except (SyntaxError, RecursionError, ValueError, OverflowError, MemoryError) as error:
-        raise InputError(f"{path}: the placeholders are too large or nested too deep.") from error
-    for name in columns:
-        used[name] = used.get(name, False) or name in required
-    return _Text(path, columns, template, as_text=expression is None)
+            return self._direct(expression) or self._typed(expression)
+        if all(isinstance(node, nodes.Output) for node in parsed.body):
+            outputs = [node for output in parsed.body for node in output.nodes]  # type: ignore[attr-defined]
+            pieces: list[str | _Fill] = []
+            for node in outputs:
+                piece = node.data if isinstance(node, nodes.TemplateData) else self._direct(node)
+                if piece is None:
+                    break
+                pieces.append(piece)
+            else:
+                return functools.partial(_joined_pieces, pieces)
+        template = self._environment.from_string(with_bounds(parsed))
+
+        def text(params: dict[str, Any]) -> str:
+            # What Template.render does, without its rewriting of tracebacks.
+            return joined(template.root_render_func(template.new_context(params)))
+
+        return text
+
+    def _direct(self, node: nodes.Node) -> _Fill | None:
+        """A column, or one through filters with constant arguments, without Jinja; None for all else."""
+        if isinstance(node, nodes.Name):
+            if node.name in _SPECIAL or node.name in self._environment.globals:
+                return None
+            return functools.partial(_column, self._environment.undefined(name=node.name), node.name)
+        if not isinstance(node, nodes.Filter) or node.dyn_args or node.dyn_kwargs or node.node is None:
+            return None
+        function = self._environment.filters.get(node.name)
+        named: list[nodes.Keyword] = node.kwargs  # type: ignore[assignment] # Jinja says Pair
+        arguments = [*node.args, *(one.value for one in named)]
+        # Jinja's marked filters want its environment or context first.
+        if function is None or hasattr(function, "jinja_pass_arg"):
+            return None
+        below = self._direct(node.node)
+        if below is None or not all(isinstance(one, nodes.Const) for one in arguments):
+            return None
+        args = tuple(one.value for one in node.args if isinstance(one, nodes.Const))
+        options = {one.key: one.value.value for one in named if isinstance(one.value, nodes.Const)}
+        return lambda params: function(below(params), *args, **options)
+
+    def _typed(self, expression: nodes.Expr) -> _Fill:
+        # Jinja renders to text only; assigned to a name, the value keeps its type.
+        assign = nodes.Assign(nodes.Name("result", "store"), expression, lineno=1)
+        parsed = nodes.Template([assign], lineno=1)
+        parsed.set_environment(self._environment)
+        template: Template = self._environment.from_string(with_bounds(parsed))
+
+        def value(params: dict[str, Any]) -> Any:
+            context: Context = template.new_context(params)
+            for _ in template.root_render_func(context):
+                pass
+            return context.vars["result"]
+
+        return value
+
+    def _parts(self, static: Any, fill: _Fill | None) -> list[bytes | _Fill]:
+        """The JSON of a value: bytes that never change, and what fills the places between them."""
+        parts: list[bytes | _Fill] = []
+        for part in _pieces(static, fill):
+            if parts and isinstance(part, bytes) and isinstance(parts[-1], bytes):
+                parts[-1] += part
+            else:
+                parts.append(part)
+        return parts
 
 
-class _Text:
-    """One value with placeholders."""
+def _below(path: str, step: Any) -> str:
+    return f"{path}[{step}]" if isinstance(step, int) else f"{path}.{step}".removeprefix(".")
 
-    __slots__ = ("_as_text", "_columns", "_path", "_template")
 
-    def __init__(self, path: str, columns: set[str], template: Template, *, as_text: bool) -> None:
-        self._path = path
-        self._columns = columns
-        self._template = template
-        self._as_text = as_text
+class _Branch:
+    """An object or array in which something is filled."""
+
+    __slots__ = ("fills", "static")
+
+    def __init__(self, static: Any, fills: list[tuple[Any, _Fill]]) -> None:
+        self.static, self.fills = static, fills
 
     def __call__(self, params: dict[str, Any]) -> Any:
-        # What Template.render does, without its rewriting of tracebacks.
-        context: Context = self._template.new_context(params)
+        copy = self.static.copy()
+        for step, fill in self.fills:
+            copy[step] = fill(params)
+        return copy
+
+
+def _pieces(static: Any, fill: _Fill | None) -> Iterator[bytes | _Fill]:
+    if fill is None:
+        yield _dumps(static, None)
+    elif not isinstance(fill, _Branch):
+        yield fill
+    else:
+        fills = dict(fill.fills)
+        is_object = isinstance(static, dict)
+        yield b"{" if is_object else b"["
+        for place, (step, item) in enumerate(static.items() if is_object else enumerate(static)):
+            yield (b"," if place else b"") + (_dumps(step, None) + b":" if is_object else b"")
+            yield from _pieces(item, fills.get(step))
+        yield b"}" if is_object else b"]"
+
+
+def _dumps(value: Any, fill: Any) -> bytes:
+    try:
+        return orjson.dumps(value)
+    except TypeError as error:
+        where = (
+            f"{fill.path}: the value{_of(fill.columns)}" if isinstance(fill, _Placeholder) else "the message"
+        )
+        raise InputError(f"{where} cannot be written as JSON: {error}.") from error
+
+
+def _finish_value(value: Any, path: str, holder: Mapping[str, Any], finish: Finish) -> Any:
+    """An array or object that came out of a placeholder, its texts finished as those of the content itself."""
+    if isinstance(value, str):
+        done = finish(path, holder)
+        return done(value) if done else value
+    if isinstance(value, dict):
+        return {step: _finish_value(item, _below(path, step), value, finish) for step, item in value.items()}
+    if isinstance(value, list):
+        return [_finish_value(item, f"{path}[{place}]", {}, finish) for place, item in enumerate(value)]
+    return value
+
+
+class _Placeholder:
+    """One value with placeholders."""
+
+    __slots__ = ("_evaluate", "_finish", "_finish_below", "columns", "path")
+
+    def __init__(
+        self,
+        path: str,
+        columns: frozenset[str],
+        evaluate: _Fill,
+        finish: Callable[[str], str] | None,
+        finish_below: Callable[[Any], Any],
+    ) -> None:
+        self.path, self.columns = path, columns
+        self._evaluate, self._finish, self._finish_below = evaluate, finish, finish_below
+
+    def __call__(self, params: dict[str, Any]) -> Any:
+        begin_work()
         try:
-            pieces = self._template.root_render_func(context)
-            if self._as_text:
-                value = _joined(pieces)
-            else:
-                for _ in pieces:
-                    pass
-                value = context.vars["result"]
-                if isinstance(value, Undefined):
-                    str(value)  # a strict one raises here, with its own sentence
+            value = self._evaluate(params)
+            if value.__class__ is str:
+                return value if self._finish is None else self._finish(value)
+            if isinstance(value, Undefined):
+                str(value)  # a strict one raises here, with its own sentence
+        except FilterError as error:
+            of = f"{_of(self.columns).removeprefix(' of ') or 'a value'} ({error.shown})"
+            raise InputError(f"{self.path}: {of}: {error}") from error
         except InputError as error:
-            raise InputError(f"{self._path}: {error}") from error
+            raise InputError(f"{self.path}: {error}") from error
         except (UndefinedError, SecurityError) as error:
             raise self._refusal(params, error) from error
-        except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError) as error:
+        except (
+            *(TypeError, ValueError, ArithmeticError, LookupError, AttributeError),
+            *(RecursionError, MemoryError),
+        ) as error:
             # The text of these errors may quote the recipient's data.
             raise InputError(
-                f"{self._path}: the value of a column does not suit its placeholder "
-                f"({type(error).__name__}); columns used: {_names(self._columns)}."
+                f"{self.path}: the value of a column does not suit its placeholder "
+                f"({type(error).__name__}); columns used: {_names(self.columns)}."
             ) from error
         if type(value) not in _JSON_TYPES or (isinstance(value, float) and not math.isfinite(value)):
             raise InputError(
-                f"{self._path}: the placeholder gives a {type(value).__name__}, which JSON cannot hold; "
+                f"{self.path}: the placeholder gives a {type(value).__name__}, which JSON cannot hold; "
                 "use a filter that makes text or a number of it."
             )
-        return value
+        return self._finish_below(value) if isinstance(value, dict | list) else value
 
     def _refusal(self, params: Mapping[str, Any], error: Exception) -> InputError:
-        missing = sorted(name for name in self._columns if name not in params)
+        missing = sorted(name for name in self.columns if name not in params)
         if isinstance(error, UndefinedError) and missing:
             return InputError(
-                f"{self._path}: there is no column {missing[0]}; the columns are: {_names(params)}."
+                f"{self.path}: there is no column {missing[0]}; the columns are: {_names(params)}."
             )
-        return InputError(f"{self._path}: {error}.")
+        return InputError(f"{self.path}: {str(error).rstrip('.')}.")
 
 
-def _joined(pieces: Iterator[str]) -> str:
-    parts: list[str] = []
-    left = LONGEST_TEXT
-    for piece in pieces:
-        parts.append(piece)
-        left -= len(piece)
-        if left < 0:
-            raise InputError(f"the filled text is longer than {LONGEST_TEXT} characters.")
-    return "".join(parts)
+def _column(missing: Undefined, name: str, params: dict[str, Any]) -> Any:
+    return params.get(name, missing)
 
 
-def _names(columns: Mapping[str, Any] | set[str]) -> str:
+def _joined_pieces(pieces: list[str | _Fill], params: dict[str, Any]) -> str:
+    return joined(piece if isinstance(piece, str) else written(piece(params)) for piece in pieces)
+
+
+def _names(columns: Mapping[str, Any] | frozenset[str]) -> str:
     names = sorted(map(str, columns))
     more = f" and {len(names) - 20} more" if len(names) > 20 else ""
     return ", ".join(names[:20]) + more or "none"
 
 
-def _check_statements(parsed: nodes.Template, path: str) -> None:
-    for statement in parsed.find_all(nodes.Stmt):
-        if not isinstance(statement, _STATEMENTS):
-            raise InputError(
-                f"{path}: the statement {type(statement).__name__.lower()} is not offered in placeholders; "
-                "there are {{ … }}, {% if %} and {% for %}."
-            )
-        if isinstance(statement, nodes.For):
-            within = [*statement.body, *statement.else_]
-            if statement.recursive or any(_has_loop(node) for node in within):
-                raise InputError(f"{path}: a {{% for %}} within another is not offered in placeholders.")
-
-
-def _has_loop(node: nodes.Node) -> bool:
-    return isinstance(node, nodes.For) or node.find(nodes.For) is not None
+def _of(columns: frozenset[str]) -> str:
+    """Which columns a value is made of, as a part of a sentence."""
+    if not columns:
+        return ""
+    return f" of the column{'s' if len(columns) > 1 else ''} {_names(columns)}"
 
 
 def _sole_expression(parsed: nodes.Template) -> nodes.Expr | None:
@@ -278,109 +422,3 @@ def _provided_for(parsed: nodes.Template) -> set[str]:
     names = list(parsed.find_all(nodes.Name))
     bare = {name.name for name in names if id(name) not in guarded}
     return {name.name for name in names} - bare
-
-
-class _Sandbox(ImmutableSandboxedEnvironment):
-    """Jinja's sandbox, less what can be made to grow without bound."""
-
-    intercepted_binops = frozenset({"**", "*", "%"})
-
-    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
-        if isinstance(obj, str | bytes | int | float | Decimal | list | tuple | dict):
-            return attr in _METHODS.get(type(obj), ())
-        return super().is_safe_attribute(obj, attr, value)
-
-    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
-        if operator == "**" or isinstance(left, str | list) or isinstance(right, str | list):
-            raise SecurityError(f"the operator {operator} works on small numbers only")
-        return super().call_binop(context, operator, left, right)
-
-
-@functools.cache
-def _environment() -> _Sandbox:
-    environment = _Sandbox(
-        undefined=StrictUndefined,
-        autoescape=False,
-        keep_trailing_newline=True,
-        # Folding constants would run filters while compiling, and writes nan as a name that does not exist.
-        optimized=False,
-        # An empty cell must not become the word None in a text to a customer.
-        finalize=lambda value: "" if value is None else value,
-    )
-    environment.globals.clear()
-    environment.globals["range"] = _range
-    offered = {name: _bounded(environment.filters[name]) for name in _JINJA_FILTERS}
-    environment.filters.clear()
-    environment.filters.update(offered)
-    environment.filters.update(
-        default=_default, d=_default, cents=cents, brl=brl, first_name=first_name, digits=digits
-    )
-    return environment
-
-
-def _range(*limits: int) -> range:
-    numbers = range(*limits)
-    if len(numbers) > LONGEST_RANGE:
-        raise InputError(f"a range has at most {LONGEST_RANGE} numbers.")
-    return numbers
-
-
-_TOO_LONG = f"a filter makes a text longer than {LONGEST_TEXT} characters."
-
-
-def _bounded(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The filter, refusing to make a text that a chain of such filters could double for ever."""
-
-    @functools.wraps(function)  # keeps Jinja's mark of what the filter wants as its first argument
-    def bounded(*args: Any, **options: Any) -> Any:
-        # replace and join can multiply one length by another, so these are looked at first.
-        lengths = [len(arg) for arg in (*args, *options.values()) if isinstance(arg, str | list) and arg]
-        if math.prod(lengths) > 100 * LONGEST_TEXT:
-            raise InputError(_TOO_LONG)
-        value = function(*args, **options)
-        if isinstance(value, str) and len(value) > LONGEST_TEXT:
-            raise InputError(_TOO_LONG)
-        return list(value) if isinstance(value, Iterator) else value
-
-    return bounded
-
-
-def _default(value: Any, default_value: Any = "", boolean: bool = False) -> Any:
-    """Jinja's filter, for which an empty cell is missing too."""
-    if isinstance(value, str) and not value.strip():
-        return default_value
-    return default_value if value is None else filters.do_default(value, default_value, boolean)
-
-
-def cents(value: Any, numbers: money.Numbers | None = None) -> int:
-    """An amount in reais → integer cents, see `money.cents`."""
-    _require(value)
-    return money.cents(value, numbers)
-
-
-def brl(value: Any) -> str:
-    """Integer cents → ``R$ 1.234,56``, see `money.brl`."""
-    _require(value)
-    return money.brl(value)
-
-
-def _require(value: Any) -> None:
-    if isinstance(value, Undefined):
-        str(value)  # a strict one raises: the column is missing
-
-
-_TITLES = frozenset({"dr", "dra", "sr", "sra", "srta", "prof", "profa"})
-
-
-def first_name(value: Any) -> str:
-    """How to greet somebody: ``MARIA JOSÉ DA SILVA`` and ``Sra. maria`` give ``Maria``."""
-    words = str(value if value is not None else "").split()
-    for word in words:
-        if word.rstrip(".").lower() not in _TITLES:
-            return word.capitalize() if word.isupper() or word.islower() else word
-    return " ".join(words)
-
-
-def digits(value: Any) -> str:
-    """The digits of a text and nothing else: ``123.456.789-09`` gives ``12345678909``."""
-    return re.sub("[^0-9]", "", str(value if value is not None else ""))

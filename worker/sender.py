@@ -453,10 +453,10 @@ class Sender:
         known = self._contents.get((campaign_id, version))
         if known is None:
             with self._connections.session() as session:
-                content = content_of(session, campaign_id, version)
+                content, options = content_of(session, campaign_id, version)
             if len(self._contents) > 100:
                 self._contents.clear()
-            known = self._contents[campaign_id, version] = compile_message(content)
+            known = self._contents[campaign_id, version] = compile_message(content, options)
         return known
 
     def _outcome(self, row: Claimed, judgement: Judgement) -> Outcome:

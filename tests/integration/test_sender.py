@@ -221,6 +221,21 @@ def test_a_row_that_cannot_be_rendered_fails_alone_and_spends_no_attempt(house: 
     assert house.sandbox.stats()["arrivals"] == 3
 
 
+def test_a_campaign_is_filled_by_its_own_options(house: House) -> None:
+    texts = ["Oi\n{{ nome }}", "{{ '1.234' | cents | brl }}"]
+    body = {"type": "body", "parameters": [{"type": "text", "text": text} for text in texts]}
+    content = {
+        "type": "template",
+        "template": {"name": "cart", "language": {"code": "pt_BR"}, "components": [body]},
+    }
+    campaign = house.campaign(house.app(), 1, content=content, options={"normalise": True, "numbers": "br"})
+    house.sender()
+    house.until_counts(campaign, accepted=1)
+    (arrival,) = house.arrivals()
+    parameters = arrival["body"]["template"]["components"][0]["parameters"]
+    assert [one["text"] for one in parameters] == ["Oi Cliente 0", "R$ 1.234,00"]
+
+
 def test_an_app_without_a_token_is_stopped_and_loses_nothing(house: House) -> None:
     app = house.app("outra")
     campaign = house.campaign(app, 20)

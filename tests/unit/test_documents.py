@@ -1,5 +1,6 @@
 """What the documents say is so: commands parse, options, settings, keys, filters, files and links exist, both ways."""
 
+import json
 import re
 import shlex
 import sys
@@ -14,7 +15,7 @@ import pytest
 import typer
 import yaml
 
-from disparo import campaigns, document, messages, phone, pix, recipient_files, recipients, rendering
+from disparo import bounds, campaigns, document, messages, phone, pix, recipient_files, recipients, rendering
 from disparo.cli import cli, demo, up
 from disparo.sandbox import __main__ as sandbox_main
 from disparo.settings import PREFIX, Settings
@@ -24,6 +25,7 @@ DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
 CAMPAIGN_FILE = (ROOT / "docs" / "campaign-file.md").read_text(encoding="utf-8")
+RENDERING = (ROOT / "docs" / "rendering.md").read_text(encoding="utf-8")
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 ZONE = ZoneInfo("America/Sao_Paulo")
 
@@ -156,15 +158,35 @@ def test_the_campaign_file_page_lists_every_key_with_its_default_and_none_beside
             assert rows[name][1] == f"`{str(info.default).lower()}`"
 
 
-def test_the_campaign_file_page_names_every_filter_and_none_besides() -> None:
-    named = {
-        re.split(r"\W", name)[0]
-        for row in table(CAMPAIGN_FILE, "filter")
-        for name in re.findall(r"`([^`]+)`", row[0])
-    }
-    of_jinja = re.search(r"^Of Jinja's own: `([^`]+)`", CAMPAIGN_FILE, re.MULTILINE)
-    assert of_jinja is not None
-    assert named | set(of_jinja[1].split()) == set(rendering._environment().filters)
+def filters() -> list[list[str]]:
+    """The rows of the filters' table: names, example, value, result."""
+    rows = table(RENDERING.replace("\\|", "\0"), "filter")
+    return [[cell.replace("\0", "|") for cell in row] for row in rows]
+
+
+def test_the_rendering_page_names_every_filter_and_none_besides() -> None:
+    named = [name for row in filters() for name in re.findall(r"`([^`]+)`", row[0])]
+    assert sorted(named) == sorted(bounds.FILTERS)
+
+
+@pytest.mark.parametrize("row", filters(), ids=lambda row: row[1])
+def test_every_example_of_a_filter_gives_what_the_page_says(row: list[str]) -> None:
+    _, example, value, expected = (cell.strip("`") for cell in row)
+    found = rendering.compile_content({"v": example}).render({"x": json.loads(value)})["v"]
+    assert json.dumps(found) == json.dumps(json.loads(expected))
+
+
+def test_the_other_placeholders_of_the_rendering_page_are_filled() -> None:
+    (shown,) = re.findall(r"^```yaml\n(.*?)^```", RENDERING, re.DOTALL | re.MULTILINE)
+    filled = rendering.compile_content(document.load(None, shown, "page")).render(
+        {"nome": "ANA LIMA", "valor": "812,50", "vencimento": "2026-12-05"}
+    )
+    parameters = filled["message"]["template"]["components"][0]["parameters"]
+    assert [one["text"] for one in parameters] == ["Ana", "R$ 812,50", "05 de dezembro"]
+    (loop,) = re.findall(r"^```jinja\n(.*?)^```", RENDERING, re.DOTALL | re.MULTILINE)
+    items = [{"nome": "BOLO DE ROLO", "centavos": 1990}, {"nome": "café", "centavos": 500}]
+    found = rendering.compile_content({"v": loop}).render({"vip": "sim", "nome": "ana", "itens": items})["v"]
+    assert found == "Olá, Ana!\n1. Bolo de Rolo: R$ 19,90\n2. Café: R$ 5,00\n\n"
 
 
 def test_the_campaign_that_the_page_shows_is_valid() -> None:

@@ -1,14 +1,18 @@
 import math
 import threading
+import time
 from decimal import Decimal
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from disparo.bounds import LONGEST_SOURCE, LONGEST_TEXT
 from disparo.errors import InputError
-from disparo.rendering import LONGEST_TEXT, brl, cents, compile_content, digits, first_name
+from disparo.filters import brl, cents, digits, first_name
+from disparo.rendering import compile_content
 
 # The same cases in every run, and no clock: the machine may be busy.
 steady = settings(derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -91,6 +95,8 @@ def test_what_the_data_says_is_never_evaluated() -> None:
 def test_text_without_placeholders_is_left_as_it_is() -> None:
     text = "a {# no comment #} } {x} <b>&amp;</b> %}"
     assert compile_content({"v": text}).render({}) == {"v": text}
+    assert render(text + "{{ x }}", x=1) == text + "1"
+    assert render("{#{{ x }}", x=1) == "{#1"
     assert render("{{ x }} <b>&", x="<i>") == "<i> <b>&"
 
 
@@ -201,7 +207,7 @@ def test_a_placeholder_that_is_not_well_formed_is_refused_when_compiling(text: s
         "{{ x" + " | replace('a', 'aaaaaaaaaa')" * 12 + " }}",
         "{{ x" + " | join('bbbbbbbbbbbbbbbb')" * 12 + " }}",
         "{{ y | replace('a', y) }}",
-        "{% for i in range(1000) %}" + "a" * 100 + "{% endfor %}",
+        "{% for i in range(1000) %}" + "a" * 300 + "{% endfor %}",
         "{{ lipsum() }}",
         "{{ cycler }}",
         "{{ self }}",
@@ -209,15 +215,60 @@ def test_a_placeholder_that_is_not_well_formed_is_refused_when_compiling(text: s
         "{{ range }}",
         "{{ 'nan' | float }}",
         "{{ {'a': 1}.items() }}",
+        "{{ y | replace('', y) }}",
+        "{{ " + " ~ ".join("y" * 200) + " }}",
+        "{{ " + " + ".join("y" * 200) + " }}",
+        "{{ [" + ", ".join("y" * 200) + "] | join }}",
+        "{% for i in range(1000) %}{{ y | replace('a', 'b') | length }}{% endfor %}",
+        "{% for i in range(1000) %}{{ y.upper() | length }}{% endfor %}",
+        "{% for i in range(1000) %}{{ (y ~ y) | length }}{% endfor %}",
+        "{% for i in range(1000) %}{{ y | sort | length }}{% endfor %}",
+        "{% for c in y %}{% endfor %}",
+        "{% for c in y.split('a') %}{% endfor %}",
+        "{{ 1 | round(1000000000) }}",
+        "{{ range(10000000000000000000000) }}",
+        "{{ x | map('upper') }}",
+        "{{ x | attr('__class__') }}",
+        "{{ ''.join }}",
+        "{{ x.join([x]) }}",
+        "{{ cycler.__init__.__globals__ }}",
+        "{{ (x.upper).__self__ }}",
     ],
 )
 def test_the_sandbox_neither_opens_python_nor_grows_without_bound(text: str) -> None:
+    started = time.thread_time()
     assert refusal(text, x="aaaaaaaaaa", y="a" * LONGEST_TEXT).startswith("v: ")
+    assert time.thread_time() - started < 5
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("{{ x }}" + "a" * LONGEST_SOURCE, "at most 32,768 characters"),
+        ("{% for i in range(3) %}" + "{{ x }}" * 201 + "{% endfor %}", "at most 200 parts"),
+        ("{{ 1e400 }}", "a number is too large"),
+        ("{{ x | default(1e400) }}", "a number is too large"),
+        ("{% for i in [1] if i in x %}{% endfor %}" + "{{ x" * 1000, "v: "),
+    ],
+)
+def test_a_template_that_is_too_large_is_refused_when_compiling(text: str, part: str) -> None:
+    with pytest.raises(InputError, match=part):
+        compile_content({"v": text})
+
+
+def test_a_message_with_too_many_placeholders_is_refused_when_compiling() -> None:
+    with pytest.raises(InputError, match="at most 262,144 characters in all"):
+        compile_content({"v": ["a" * 30_000 + "{{ x }}"] * 9})
+    with pytest.raises(InputError, match=r"v\[2000\]: a message has at most 2,000 values with placeholders"):
+        compile_content({"v": ["{{ x }}"] * 2_001})
 
 
 def test_a_loop_within_its_bound_is_rendered() -> None:
     assert render("{% for i in range(3) %}{{ i }}{% endfor %}") == "012"
     assert len(render("{{ x }}!", x="a" * (LONGEST_TEXT - 1))) == LONGEST_TEXT
+    items = "{% for p in ps %}{{ loop.index }}. {{ p.name | title }}: {{ p.cents | brl }}\n{% endfor %}"
+    listed = render(items, ps=[{"name": "BOLO DE ROLO", "cents": 1990}] * 1000)
+    assert listed.endswith("1000. Bolo de Rolo: R$ 19,90\n")
 
 
 def test_a_value_that_json_cannot_hold_is_refused() -> None:
@@ -304,7 +355,51 @@ def test_what_a_dot_means_can_be_said() -> None:
 
 
 def test_an_ambiguous_amount_is_refused_with_its_place() -> None:
-    assert refusal("{{ x | cents }}", x="1.234").startswith("v: an amount is ambiguous")
+    assert refusal("{{ x | cents }}", x="1.234").startswith(
+        "v: the column x ('1.234'): an amount is ambiguous"
+    )
+
+
+def test_what_a_dot_means_can_be_said_for_a_whole_content() -> None:
+    for numbers, found in (("br", 123400), ("en", 123)):
+        content = compile_content({"v": "{{ x | cents }}", "t": "{{ x | cents | brl }}"}, numbers=numbers)  # type: ignore[arg-type]
+        given = "1.234" if numbers == "br" else "1.23"
+        assert content.render({"x": given}) == {"v": found, "t": brl(found)}
+    own = compile_content({"v": "{{ x | cents('en') }}"}, numbers="br")
+    assert own.render({"x": "1,234"}) == {"v": 123400}
+    assert "ambiguous" in refusal("{{ x | cents }}", x="1.234")
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "sentence"),
+    [
+        ("{{ x | date }}", "amanhã", "v: the column x ('amanhã'): a date is written like 21/11/2026"),
+        ("Oi {{ x | date }}", "", "v: the column x (blank): a date is missing."),
+        ("{{ x | brl }}", 1.5, "v: the column x ('1.5'): brl takes whole cents"),
+        ("{{ x | int }}", "5511999998888", ""),
+        ("{{ x | date }}", "5511999998888", "v: the column x ('551…'): a date is"),
+        ("{{ x | cents }}", ["1"], "v: the column x (a list): an amount is a number or text."),
+        ("{{ x ~ y | date }}", "1", "v: the columns x, y ('2'): a date is"),
+    ],
+)
+def test_a_filter_says_which_column_it_refuses_and_what_it_expects(
+    text: str, value: Any, sentence: str
+) -> None:
+    if sentence:
+        assert refusal(text, x=value, y="2").startswith(sentence)
+    else:
+        assert render(text, x=value) == int(value)
+
+
+def test_of_a_refused_value_only_the_beginning_is_told() -> None:
+    code = "00020101021226900014br.gov.bcb.pix2568pix.example"
+    for value in (code, "11 99999-8888 ou 11 98888-7777", "Rua das Flores, 12, casa da Maria"):
+        told = refusal("{{ x | date }}", x=value)
+        assert value not in told
+        assert "99999-88" not in told
+        assert "…" in told
+    assert "('31/02/2026')" in refusal("{{ x | date }}", x="31/02/2026")
+    assert "('(11) 99999-8…')" in refusal("{{ x | date }}", x="(11) 99999-8888")
 
 
 @steady
@@ -372,6 +467,209 @@ def test_only_digits_are_kept() -> None:
 def test_filters_chain_and_keep_the_type_of_the_last() -> None:
     assert render("{{ amount | cents }}", amount="R$ 812,50") == 81250
     assert render("Valor: {{ amount | cents | brl }}", amount=812.5) == "Valor: R$ 812,50"
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "expected"),
+    [
+        ("{{ x | date }}", "2026-11-21", "21/11/2026"),
+        ("{{ x | date }}", " 21/11/2026 ", "21/11/2026"),
+        ("{{ x | date }}", "1/2/2026", "01/02/2026"),
+        ("{{ x | date }}", "21-11-2026", "21/11/2026"),
+        ("{{ x | date }}", "21.11.2026 10:00", "21/11/2026"),
+        ("{{ x | date }}", "2026-11-21 00:00:00", "21/11/2026"),
+        ("{{ x | date }}", "2026-11-21T23:59:00-03:00", "21/11/2026"),
+        ("{{ x | date('%d/%m %H:%M') }}", "2026-11-21T23:59:00-04:00", "21/11 23:59"),
+        ("{{ x | date('%d/%m %H:%M') }}", "2026-11-22T01:30:00Z", "21/11 22:30"),
+        ("{{ x | date('%Hh%M', zone='America/Manaus') }}", "2026-11-22T01:30:00Z", "21h30"),
+        ("{{ x | date('%Hh%M', zone='America/Manaus') }}", "2026-11-21T22:30-03:00", "21h30"),
+        ("{{ x | date('%d de %B de %Y') }}", "2026-03-01", "01 de março de 2026"),
+        ("{{ x | date('%-d/%-m/%y, %A') }}", "01/03/2026", "1/3/26, domingo"),
+        ("{{ x | date('%a, %d %b') }}", "2026-11-21", "sáb, 21 nov"),
+        ("{{ x | date('100%%') }}", "2026-11-21", "100%"),
+        ("Vence {{ x | date }}.", "2026-11-21", "Vence 21/11/2026."),
+    ],
+)
+def test_dates_are_read_and_written_as_in_brazil(text: str, value: str, expected: str) -> None:
+    assert render(text, x=value) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "part"),
+    [
+        ("{{ x | date }}", "31/02/2026", "does not exist"),
+        ("{{ x | date }}", "11/21/2026", "does not exist"),
+        ("{{ x | date }}", "2026-11-21T25:00", "does not exist"),
+        ("{{ x | date }}", "21/11/26", "is written like"),
+        ("{{ x | date }}", "21/11", "is written like"),
+        ("{{ x | date }}", "46347", "is written like"),
+        ("{{ x | date }}", 46347, "is written like"),
+        ("{{ x | date }}", None, "a date is missing"),
+        ("{{ x | date('%H:%M') }}", "2026-11-21", "asks for a time"),
+        ("{{ x | date('%Q') }}", "2026-11-21", "does not know %Q"),
+        ("{{ x | date('%d', zone='Mars/Base') }}", "2026-11-21T10:00Z", "zone is the name"),
+    ],
+)
+def test_what_is_no_date_is_refused(text: str, value: Any, part: str) -> None:
+    assert part in refusal(text, x=value)
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "expected"),
+    [
+        ("{{ x | title }}", "MARIA JOSÉ DA SILVA E SOUZA", "Maria José da Silva e Souza"),
+        ("{{ x | title }}", "DA SILVA", "Da Silva"),
+        ("{{ x | title }}", "ana-clara d'ávila McGregor", "Ana-Clara D'Ávila McGregor"),
+        ("{{ x | first_name }}", "ANA-CLARA LIMA", "Ana-Clara"),
+        ("{{ x | upper }}", "joão", "JOÃO"),
+        ("{{ x | lower }}", "É", "é"),
+        ("{{ x | upper }}", None, ""),
+        ("{{ x | title }}", None, ""),
+        ("{{ x | string }}", 7, "7"),
+        ("{{ x ~ '!' }}", None, "!"),
+        ("{{ x | truncate(20) }}", "Bolo de rolo com goiabada", "Bolo de rolo com…"),
+        ("{{ x | truncate(25) }}", "Bolo de rolo com goiabada", "Bolo de rolo com goiabada"),
+        ("{{ x | truncate(5) }}", "Pneumoultramicroscopico", "Pneu…"),
+        ("{{ x | truncate(5, '...') }}", "Pneumoultramicroscopico", "Pn..."),
+        ("{{ x | int + 1 }}", " 12 ", 13),
+        ("{{ x | int(0) }}", "doze", 0),
+        ("{{ x | float }}", "1,5", 1.5),
+        ("{{ x | round }}", 2.5, 3),
+        ("{{ x | round(1) }}", "1,25", 1.3),
+        ("{{ x | default('você', true) }}", 0, "você"),
+        ("{{ x | replace('-', '') }}", "a-b", "ab"),
+        ("{{ x | sum }}", [1, 2], 3),
+        ("{{ x | join(', ') }}", ["a", 1], "a, 1"),
+    ],
+)
+def test_texts_and_numbers_are_changed_as_people_want_them(text: str, value: Any, expected: Any) -> None:
+    found = render(text, x=value)
+    assert found == expected
+    assert type(found) is type(expected)
+
+
+@pytest.mark.parametrize("text", ["{{ x | int }}", "{{ x | float }}", "{{ x | round }}"])
+@pytest.mark.parametrize("value", ["1.234,5", "doze", "", None, "1" * 30])
+def test_what_is_no_number_is_refused_not_made_zero(text: str, value: Any) -> None:
+    assert "takes a" in refusal(text, x=value)
+
+
+def test_placeholders_without_jinja_give_what_jinja_gives() -> None:
+    texts = [
+        "{{ x }}",
+        "{{ x | default('d') }}",
+        "{{ x | first_name | upper }}",
+        "a {{ x }} b {{ x | title | truncate(4, end='.') }}\n",
+    ]
+    for text in texts:
+        for value in ("maria josé", "", "{{ x }}", None, "a\r\nb"):
+            without = render(text, x=value)
+            # A condition is for Jinja alone.
+            with_jinja = render("{% if true %}" + text + "{% endif %}", x=value)
+            assert ("" if without is None else without) == with_jinja
+
+
+def json_of(content: dict[str, Any], params: dict[str, Any]) -> bytes:
+    compiled = compile_content(content)
+    written = compiled.render_json(params)
+    assert orjson.loads(written) == compiled.render(params)
+    return written
+
+
+def test_the_json_is_canonical() -> None:
+    content = {"z": "{{ x }}", "a": [{"b": "é {{ x }}", "c": [1.5, True, None]}, {}, []], 'é"': {"k": 1}}
+    expected = '{"z":"ü\\n","a":[{"b":"é ü\\n","c":[1.5,true,null]},{},[]],"é\\"":{"k":1}}'
+    assert json_of(content, {"x": "ü\n"}) == expected.encode()
+    assert json_of({"v": "{{ x }}"}, {"x": {"b": 1, "a": [2]}}) == b'{"v":{"b":1,"a":[2]}}'
+
+
+HOSTILE = [
+    '"}],"to":"5511000000000","x":[{"y":"',
+    "{{ 7 * 7 }}",
+    "{% raw %}{% endraw %}{# #}",
+    "{% for i in range(999) %}a{% endfor %}",
+    '\\u0022 \\ \\" / \b\f',
+    "\0\x01\x1b[31m\x7f\x85\u2028\u2029",
+    "a\r\nb\tc     d",
+    "\u202eabc\u202c \u200f\u2066x\u2069 \ufeff",
+    "👩‍👩‍👧‍👦🇧🇷 e\u0301 \U0010ffff",
+    "a" * 100_000,
+    "'; DROP TABLE messages; --",
+    "$(reboot) `reboot` %s {0} %(x)s",
+]
+
+
+@pytest.mark.parametrize("value", HOSTILE, ids=range(len(HOSTILE)))
+def test_hostile_values_arrive_as_data(value: str) -> None:
+    content = {"a": "{{ x }}", "b": ["Oi {{ x }}!"], "c": "{{ x | default('?') }}", "d": "{{ x ~ '' }}"}
+    written = orjson.loads(json_of(content, {"x": value}))
+    assert written == {"a": value, "b": [f"Oi {value}!"], "c": value, "d": value}
+
+
+utf_8 = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+)
+json_values = st.recursive(
+    scalars | utf_8,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(utf_8, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@steady
+@given(json_values, utf_8)
+def test_any_value_arrives_as_it_is_and_the_same_each_time(value: Any, text: str) -> None:
+    content = {"type": "text", "a": {"v": "{{ x }}"}, "b": ["<{{ y }}>", "{{ x }}"]}
+    written = json_of(content, {"x": value, "y": text})
+    assert orjson.loads(written) == {"type": "text", "a": {"v": value}, "b": [f"<{text}>", value]}
+    assert compile_content(content).render_json({"y": text, "x": value}) == written
+
+
+@steady
+@given(st.text(alphabet="{}%#x 'a|+~()[]\n-", max_size=30))
+def test_any_text_is_a_template_or_refused_in_a_sentence(text: str) -> None:
+    try:
+        found = json_of({"v": text}, {"x": "{{ y }}", "a": 1})
+    except InputError as error:
+        found = str(error).encode()
+    assert found.startswith((b'{"v":', b"v: "))
+
+
+def test_what_is_no_message_at_all_is_refused_in_a_sentence() -> None:
+    deep: Any = "{{ x }}"
+    for _ in range(5_000):
+        deep = [deep]
+    with pytest.raises(InputError, match="the message is nested too deep"):
+        compile_content({"v": deep})
+    with pytest.raises(InputError, match="v: the key 1 is no text"):
+        compile_content({"v": {1: "{{ x }}"}})
+
+
+def test_keys_are_never_filled() -> None:
+    assert json_of({"{{ x }}": "{{ x }}"}, {"x": 1}) == b'{"{{ x }}":1}'
+
+
+def test_what_json_cannot_hold_is_refused_with_its_column() -> None:
+    assert type(render("{{ 9999999999 * 9999999999 }}")) is int
+    for value in ("\ud800", "a\udfffb", 2**64, {1: 2}, [2**70]):
+        compiled = compile_content({"v": {"w": "{{ x }}"}})
+        with pytest.raises(InputError) as caught:
+            compiled.render_json({"x": value})
+        assert str(caught.value).startswith("v.w: the value of the column x cannot be written as JSON: ")
+    with pytest.raises(InputError, match="the message cannot be written as JSON"):
+        compile_content({"v": "\ud800"})
+
+
+def test_the_columns_of_a_place_are_known() -> None:
+    compiled = compile_content({"a": [{"b": "{{ x }} {{ y }}"}, {"b": "{{ z | default }}"}], "ab": "{{ w }}"})
+    assert compiled.columns_at("a[0].b") == ["x", "y"]
+    assert compiled.columns_at("a[1]") == ["z"]
+    assert compiled.columns_at("a") == ["x", "y", "z"]
+    assert compiled.columns_at("c") == []
 
 
 def test_one_content_is_rendered_by_many_threads_at_once() -> None:
