@@ -19,6 +19,7 @@ from disparo.cli import (
     db,
     demo,
     message,
+    payload,
     pix,
     portfolio,
     reminder,
@@ -54,6 +55,7 @@ for _verb in (
     campaign.cli.command()(_verb)
 cli.add_typer(portfolio.cli, name="portfolio", help="Businesses: numbers that share a daily budget.")
 cli.add_typer(campaign.cli, name="campaign", help="One content for many recipients.")
+cli.add_typer(payload.cli, name="payload", help="Messages of every type: checked, and examples.")
 cli.add_typer(message.cli, name="message", help="Single messages, looked up.")
 cli.add_typer(reminder.cli, name="reminder", help="Abandoned carts.")
 cli.add_typer(pix.cli, name="pix", help="Requests for payment.")
