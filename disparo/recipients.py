@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from disparo import instants
 from disparo.campaigns import CampaignFile, compile_message
-from disparo.errors import ConflictError, InputError, PayloadError
+from disparo.errors import ConflictError, Fault, InputError, PayloadError
 from disparo.messages import KEY_LENGTH
 from disparo.models import Campaign, Import
 from disparo.phone import PhoneError, parse
@@ -34,12 +34,17 @@ RESERVED = ("to", "key", "not_after")
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """A row that was refused, and why."""
+    """A row that was refused, and why.
+
+    ``faults`` has each rule of WhatsApp that it breaks, ``column`` the one that is wrong where that is known.
+    """
 
     line: int
     reason: str
     explanation: str
     raw: list[str]
+    faults: tuple[Fault, ...] = ()
+    column: str | None = None
 
 
 class Recipient(NamedTuple):
@@ -122,9 +127,9 @@ class Reader:
             check(self._message, self._envelope, params, phone.digits, raw=self._file.raw)
             packed = orjson.dumps(params).decode()
         except PhoneError as err:
-            return Reject(row.line, err.reason, str(err), row.raw)
+            return Reject(row.line, err.reason, str(err), row.raw, column="to")
         except PayloadError as err:
-            return Reject(row.line, "payload", str(err), row.raw)
+            return Reject(row.line, "payload", str(err), row.raw, tuple(err.faults))
         except InputError as err:
             return Reject(row.line, "bad_value", str(err), row.raw)
         except (TypeError, ValueError) as err:

@@ -14,6 +14,7 @@ from disparo.cli import (
     app,
     app_check,
     campaign,
+    campaign_check,
     campaign_control,
     codes,
     db,
@@ -46,6 +47,7 @@ cli.command("codes")(codes.codes)
 app.cli.command("check")(app_check.check)
 cli.add_typer(app.cli, name="app", help="Senders: one WhatsApp number each.")
 for _verb in (
+    campaign_check.check,
     campaign_control.pause,
     campaign_control.resume,
     campaign_control.reschedule,
