@@ -4,7 +4,7 @@ import json
 import re
 import sys
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
@@ -13,8 +13,9 @@ import typer
 
 from disparo.cli.campaign_launch import read_file, when
 from disparo.cli.output import FAILED, JSON, counted, print_example, print_json, print_wrapped, printable, say
-from disparo.cli.payload import print_fault
+from disparo.cli.payload import print_known
 from disparo.errors import Fault, InputError
+from disparo.phone import mask
 
 if TYPE_CHECKING:
     from disparo.campaigns import CampaignFile
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 #: Kinds of errors that are told apart, and rows shown of each.
 MOST_KINDS, MOST_ROWS = 50, 3
+
+_LIKE_A_PHONE = re.compile("(?<![0-9])[0-9]{10,15}(?![0-9])")
 
 
 def check(
@@ -95,6 +98,7 @@ class Tally:
         from disparo import campaigns, messages
 
         self._file = file
+        self.headers = file.columns
         self._message, self._envelope = campaigns.compile_message(file.message)
         self._columns = messages.placeholders(file.message)
         self.rows = self.good = self.refused = self.duplicates = 0
@@ -172,6 +176,8 @@ class Tally:
             kinds[alike] = Kind(
                 reason, fault.path or None, [column] if column else self._columns_of(fault.path)
             )
+        if fault.value:
+            fault = replace(fault, value=_LIKE_A_PHONE.sub(lambda match: mask(match[0]), fault.value))
         kinds[alike].add(line, fault)
 
     def _columns_of(self, path: str) -> list[str]:
@@ -209,10 +215,8 @@ class Tally:
 
 def masked(message: Any, digits: str) -> Any:
     """A message for screens: without the recipient's number, PIX codes and boletos shortened."""
-    from disparo import phone
-
     if isinstance(message, str):
-        return message.replace(digits, phone.mask(digits)) if digits else message
+        return message.replace(digits, mask(digits))
     if isinstance(message, list):
         return [masked(item, digits) for item in message]
     if not isinstance(message, dict):
@@ -259,7 +263,7 @@ def _print(tally: Tally, recipients: Path) -> None:
         if kinds:
             say(title)
             for kind in kinds.values():
-                _print_kind(kind)
+                _print_kind(kind, tally.headers)
             say("")
     if tally.untold:
         say(f"and {tally.untold:,} of other kinds\n")
@@ -277,17 +281,19 @@ def _print(tally: Tally, recipients: Path) -> None:
         say(f"  {'sum':<10}  {brl(tally.cents)}")
 
 
-def _print_kind(kind: Kind) -> None:
+def _print_kind(kind: Kind, headers: dict[str, str]) -> None:
     where = [kind.path] if kind.path else []
     if kind.columns:
-        where.append(f"column{'s' if len(kind.columns) > 1 else ''} {', '.join(kind.columns)}")
+        names = [f"{name} ({headers[name]})" if name in headers else name for name in kind.columns]
+        where.append(f"column{'s' if len(names) > 1 else ''} {', '.join(names)}")
     print_wrapped(", ".join([f"{counted(kind.count, 'row')}: {kind.reason}", *where]), "  ")
-    if kind.reason == "warning":
-        line, fault = kind.rows[0]
-        return print_fault(asdict(fault) | {"path": ""}, f"line {line}: ", "    ")
-    for line, fault in kind.rows:
-        print_fault(asdict(fault) | {"path": ""}, f"line {line}: ", "    ")
-    return _print_rest(kind, "    ")
+    # A warning is the same for all rows.
+    for line, fault in kind.rows[:1] if kind.reason == "warning" else kind.rows:
+        value = f": {json.dumps(fault.value, ensure_ascii=False)}" if fault.value else ""
+        print_wrapped(f"line {line}: {fault.message}{value}", "    ")
+    if kind.reason != "warning":
+        _print_rest(kind, "    ")
+    print_known(asdict(kind.rows[0][1]), ("limit", "source"), "    ")
 
 
 def _print_rest(kind: Kind, before: str) -> None:

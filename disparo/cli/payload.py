@@ -18,9 +18,11 @@ if TYPE_CHECKING:
 
 cli = typer.Typer(no_args_is_help=True)
 
-#: How pages write a recipient that is to be filled in: {{TO}}, <PHONE>, $TO, PHONE_NUMBER, 91785876xxxx.
+#: How pages write a recipient that is to be filled in: {{TO}}, <PHONE>, $TO, PHONE_NUMBER, 91785876xxxx; and the
+#: numbers that are kept free for examples in the United States and the United Kingdom.
 _STANDS_FOR_A_PHONE = re.compile(
     r"\{\{.*\}\}|[<\[{].*[>\]}]|\$\w+|[A-Z]+(_[A-Z]+)*|\+?[0-9 -]*[xX]{2,}[0-9xX -]*"
+    r"|1555[0-9]{7}|1[0-9]{3}555[0-9]{4}|447700900[0-9]{3}"
 )
 
 
@@ -28,7 +30,7 @@ _STANDS_FOR_A_PHONE = re.compile(
 def check(
     files: Annotated[
         list[str],
-        typer.Argument(metavar="FILE…", help="Messages as `send` takes them (JSON or YAML); - for stdin."),
+        typer.Argument(metavar="FILE", help="Messages as `send` takes them (JSON or YAML); - for stdin."),
     ],
     as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON for each file.")] = False,
 ) -> None:
@@ -116,11 +118,12 @@ def _recipient(envelope: dict[str, Any]) -> tuple[list[Fault], list[Fault]]:
     to = envelope.get("to")
     if to is None or envelope.get("recipient_type") == "group":
         return [], []
-    if isinstance(to, str) and _STANDS_FOR_A_PHONE.fullmatch(to.strip()):
-        return [], [Fault("to", "stands for a phone number; give one with --to when it is sent", to[:60])]
     try:
         phone.parse(to)
     except InputError as err:
+        if isinstance(to, str) and _STANDS_FOR_A_PHONE.fullmatch(to.strip()):
+            warning = "stands for a phone number; give one with --to when it is sent"
+            return [], [Fault("to", warning, to[:60])]
         return [Fault("to", str(err))], []
     return [], []
 
@@ -139,15 +142,18 @@ def print_fault(fault: dict[str, Any], mark: str = "", before: str = "  ") -> No
     """Path and sentence, and below them what else is known: value, limit, source."""
     path = f"{fault['path']}: " if fault["path"] else ""
     print_wrapped(f"{mark}{path}{fault['message']}", before)
-    # What the sentence says already is not said again.
-    left = [
-        name
-        for name in ("value", "limit", "source")
-        if fault[name] and str(fault[name]) not in fault["message"]
+    print_known(fault, ("value", "limit", "source"), before + "  ")
+
+
+def print_known(fault: dict[str, Any], names: Iterable[str], before: str) -> None:
+    """What there is of value, limit and source, in a line; not what the sentence says already."""
+    known = [(name, str(fault[name])) for name in names if fault[name]]
+    shown = [
+        (name, json.dumps(text, ensure_ascii=False) if name == "value" else text) for name, text in known
     ]
-    known = [f"{name} {fault[name]}" for name in left]
-    if known:
-        print_wrapped(" · ".join(known), before + "  ")
+    left = [f"{name} {text}" for name, text in shown if text.strip('"') not in fault["message"]]
+    if left:
+        print_wrapped(" · ".join(left), before)
 
 
 @cli.command()

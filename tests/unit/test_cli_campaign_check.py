@@ -82,7 +82,7 @@ def test_the_example_list_is_counted_as_the_launch_does_and_its_phones_are_maske
     assert example["to"] == "55119****1001"
     assert example["template"]["components"][0]["parameters"][0] == {"type": "text", "text": "Ana"}
     after = shown[shown.index("\n}") + 3 :]
-    assert after.startswith("\nrefused\n  1 row: no_ddd, column to\n    line 6: ")
+    assert after.startswith("\nrefused\n  1 row: no_ddd, column to (Celular)\n    line 6: ")
     assert "99999-1004" not in shown
     assert "duplicates\n  line 5: duplicate of line 4\n" in after
     assert after.endswith("recipients.csv: 5 rows\n  good        3\n  refused     1\n  duplicates  1\n")
@@ -170,6 +170,11 @@ def test_a_repeated_row_takes_no_key_of_its_own(run: Run, make: Make) -> None:
     found = told(run, *make(people))
     assert [one["message"] for one in found["repeats"]] == ["duplicate of line 2"]
     assert found["good"] == 2
+
+
+def test_phones_in_values_are_masked(run: Run, make: Make) -> None:
+    found = told(run, *make("to;nome\n11999998888;" + "x" * 5000 + "\n", text="{{ to }} {{ nome }}"), code=1)
+    assert found["errors"][0]["rows"][0]["value"].startswith("55119****8888 xxx")
 
 
 def test_raw_is_not_checked(run: Run, make: Make) -> None:

@@ -108,7 +108,7 @@ def test_errors_are_shown_with_value_limit_and_source_within_80_columns(run: Run
         "b.json: 1 error (interactive button)",
         "  interactive.action.buttons[0].reply.title: has 24 characters; 20 are allowed",
     ]
-    assert "value aaaaaaaaaaaaaaaaaaaa\\u001b[2J · source" in " ".join(shown.split())
+    assert 'value "aaaaaaaaaaaaaaaaaaaa\\u001b[2J" · source' in " ".join(shown.split())
     assert max(map(len, shown.splitlines())) <= 80
 
 
@@ -127,7 +127,7 @@ def test_a_placeholder_is_said_to_be_one_where_it_stands_and_nothing_else_is_sai
 
 
 @pytest.mark.parametrize(
-    "to", ["{{DESTINATION_NUMBER}}", "<PHONE_NUMBER>", "PHONE_NUMBER", "91785876xxxx", "$TO"]
+    "to", ["{{DESTINATION_NUMBER}}", "<PHONE_NUMBER>", "PHONE_NUMBER", "91785876xxxx", "$TO", "15551234567"]
 )
 def test_a_recipient_as_pages_write_it_warns(run: Run, to: str) -> None:
     (warning,) = judged(run, {**TEXT, "to": to}, valid=True)["warnings"]
