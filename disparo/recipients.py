@@ -147,6 +147,11 @@ class Reader:
             raise InputError(f"not_after {given} is past")
         return instant
 
+    def fill(self, found: Recipient) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Message and envelope of a row that was read."""
+        params = orjson.loads(found.params)
+        return self._message.render(params), self._envelope.render(params)
+
 
 def check(message: Content, envelope: Content, params: dict[str, Any], to: str, *, raw: bool) -> None:
     """Return when a campaign's content can be sent with one row's columns; unless ``raw``, by WhatsApp's rules too.

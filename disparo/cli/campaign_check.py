@@ -40,7 +40,7 @@ def check(
     when(parsed, None, now, zone)
     opened = recipient_files.open_rows(recipients, parsed.columns)
     reader = _reader(parsed, opened.columns, now, zone)
-    tally = Tally(parsed)
+    tally = Tally(parsed, reader)
     with _Progress() as progress:
         for row in opened.rows():
             tally.take(reader.read(row))
@@ -94,12 +94,11 @@ class Kind:
 class Tally:
     """What the rows of a list come to."""
 
-    def __init__(self, file: "CampaignFile") -> None:
-        from disparo import campaigns, messages
+    def __init__(self, file: "CampaignFile", reader: "Reader") -> None:
+        from disparo import messages
 
-        self._file = file
+        self._file, self._reader = file, reader
         self.headers = file.columns
-        self._message, self._envelope = campaigns.compile_message(file.message)
         self._columns = messages.placeholders(file.message)
         self.rows = self.good = self.refused = self.duplicates = 0
         self.cents: int | None = None
@@ -141,10 +140,9 @@ class Tally:
         """Keep the first message as an example, and what is odd about any."""
         from disparo.whatsapp import payloads
 
-        params = json.loads(found.params)
-        rendered = self._message.render(params)
+        rendered, envelope = self._reader.fill(found)
         if self.example is None:
-            whole = payloads.wire(found.recipient, rendered, self._envelope.render(params))
+            whole = payloads.wire(found.recipient, rendered, envelope)
             self.example = found.line, masked(whole, found.recipient)
         if not self._file.raw:
             for fault in payloads.warnings(rendered):
