@@ -48,7 +48,7 @@ class Reject:
 
 
 class Recipient(NamedTuple):
-    """A row that gives a message; the last four are of charges only."""
+    """A row that gives a message; what has a default is of charges only."""
 
     line: int
     recipient: str
@@ -62,6 +62,11 @@ class Recipient(NamedTuple):
     code: str | None = None
     due_on: date | None = None
     expires_at: datetime | None = None
+    txid: str | None = None
+    #: Kind and name of what no other open charge may have (`disparo.pix.repeated_bills`).
+    bills: tuple[tuple[str, str], ...] = ()
+    #: What is odd about it, but may be meant.
+    warning: str | None = None
 
 
 @dataclass(slots=True)

@@ -109,12 +109,15 @@ class Tally:
         self.untold = 0
         # A hash of each key and recipient → the line that has it: 100 bytes a row are all that grows.
         self._taken: dict[int, int] = {}
+        self._bills: dict[int, tuple[str | None, int]] = {}
 
     def take(self, found: "Recipient | Reject") -> None:
         """Count a row."""
         from disparo.recipients import Reject
 
         self.rows += 1
+        if not isinstance(found, Reject):
+            found = self._repeats_a_bill(found) or found
         if isinstance(found, Reject):
             self.refused += 1
             self._refuse(found)
@@ -136,6 +139,17 @@ class Tally:
             self.cents = (self.cents or 0) + found.amount_cents
         self._look_at(found)
 
+    def _repeats_a_bill(self, found: "Recipient") -> "Reject | None":
+        """A charge whose code, or what it leads to, is that of another reference: one would pay the other's."""
+        from disparo.recipients import Reject
+
+        for kind, name in found.bills:
+            reference, line = self._bills.setdefault(hash((kind, name)), (found.key, found.line))
+            if reference != found.key:
+                sentence = f"the {kind} is that of line {line}, too: who pays it pays that one"
+                return Reject(found.line, "code_used", sentence, found.raw, column="code")
+        return None
+
     def _look_at(self, found: "Recipient") -> None:
         """Keep the first message as an example, and what is odd about any."""
         from disparo.whatsapp import payloads
@@ -144,6 +158,8 @@ class Tally:
         if self.example is None:
             whole = payloads.wire(found.recipient, rendered, envelope)
             self.example = found.line, masked(whole, found.recipient)
+        if found.warning:
+            self._add(self.warnings, "warning", found.line, Fault("", found.warning))
         if not self._file.raw:
             for fault in payloads.warnings(rendered):
                 self._add(self.warnings, "warning", found.line, fault)

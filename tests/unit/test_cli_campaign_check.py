@@ -5,13 +5,17 @@ import re
 import socket
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
-from disparo import cli
+from disparo import campaigns, cli
 from disparo.cli import campaign_check
+from disparo.recipient_files import Row
+from disparo.recipients import Reader, Recipient
 
 ROOT = Path(__file__).parent.parent.parent
 EXAMPLES = ROOT / "examples"
@@ -175,6 +179,26 @@ def test_a_repeated_row_takes_no_key_of_its_own(run: Run, make: Make) -> None:
 def test_phones_in_values_are_masked(run: Run, make: Make) -> None:
     found = told(run, *make("to;nome\n11999998888;" + "x" * 5000 + "\n", text="{{ to }} {{ nome }}"), code=1)
     assert found["errors"][0]["rows"][0]["value"].startswith("55119****8888 xxx")
+
+
+def test_a_charge_with_the_code_of_another_reference_is_refused_and_an_odd_one_warned_of() -> None:
+    file = campaigns.parse_file(
+        {"name": "a", "app": "loja", "lane": "payment", "message": {"type": "text", "text": {"body": "Oi"}}},
+        "a.yaml",
+    )
+    reader = Reader(file, ["to", "key"], datetime.now(UTC), ZoneInfo("America/Sao_Paulo"))
+    tally = campaign_check.Tally(file, reader)
+    for line, key, code in [(2, "a", "X"), (3, "b", "X"), (4, "b", "Y"), (5, "a", "X")]:
+        found = reader.read(Row(line, {"to": "11999998888", "key": key}, [], None))
+        assert isinstance(found, Recipient)
+        tally.take(found._replace(bills=(("code", code),), warning="an odd name"))
+    assert (tally.good, tally.refused, tally.duplicates) == (2, 1, 1)
+    (kind,) = tally.described()["errors"]
+    assert (kind["reason"], kind["rows"][0]["line"]) == ("code_used", 3)
+    assert [(one["count"], one["rows"][0]["message"]) for one in tally.described()["warnings"]] == [
+        (2, "an odd name")
+    ]
+    assert kind["rows"][0]["message"] == "the code is that of line 2, too: who pays it pays that one"
 
 
 def test_raw_is_not_checked(run: Run, make: Make) -> None:
