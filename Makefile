@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14 p
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test check bench bench-quick bench-memory bench-rendering bench-rate bench-tuning chaos format lock clean
+.PHONY: demo test check bench bench-quick bench-memory bench-rendering bench-rate bench-tuning chaos docs format lock clean
 
 ## demo: the main job on this machine, with the sandbox
 demo: .venv/run
@@ -50,6 +50,10 @@ bench-rate: .venv/run
 ## bench-tuning: how soon self-tuning finds limits that it was not told, four minutes
 bench-tuning: .venv/dev
 	$(BIN)/python -m benchmarks.tuning
+
+## docs: docs/payloads.md, from the examples of every type
+docs: .venv/run
+	$(BIN)/python -m disparo.whatsapp.examples > docs/payloads.md
 
 ## format: what check would complain of, where it can be mended by itself
 format: .venv/dev

@@ -32,23 +32,42 @@ def compose(document: Any, to: Phone, *, raw: bool = False) -> dict[str, Any]:
     # Whatever `to` says, the message goes to the recipient that was given.
     around = {key: value for key, value in envelope.items() if key != "to"}
     if not raw and (
-        faults := _unfilled(around | message) or payloads.check(message) + payloads.check_envelope(around)
+        faults := unfilled(around | message) or payloads.check(message) + payloads.check_envelope(around)
     ):
         raise PayloadError(faults)
     return payloads.wire(to.digits, message, envelope)
 
 
-def _unfilled(message: dict[str, Any]) -> list[Fault]:
+def placeholders(content: Any, path: str = "") -> dict[str, frozenset[str]]:
+    """JSON path of each value that holds a placeholder → the columns it names; none where it cannot be read."""
+    if isinstance(content, str):
+        if "{{" not in content and "{%" not in content:
+            return {}
+        try:
+            return {path: compile_content({"value": content}).columns}
+        except InputError:
+            return {path: frozenset()}
+    if isinstance(content, dict):
+        parts = [(f"{path}.{key}".removeprefix("."), item) for key, item in content.items()]
+    elif isinstance(content, list):
+        parts = [(f"{path}[{place}]", item) for place, item in enumerate(content)]
+    else:
+        return {}
+    return {at: names for below, item in parts for at, names in placeholders(item, below).items()}
+
+
+def unfilled(message: dict[str, Any]) -> list[Fault]:
     """Placeholders that nobody will fill: only a campaign has columns for them."""
-    names = sorted(compile_content(message).columns)
-    if not names and "{{" not in json.dumps(message):
-        return []
-    shown = ", ".join(f"{{{{ {name} }}}}" for name in names) or "{{ … }}"
-    return [
-        Fault(
-            "", f"{shown} would be sent as it stands; write the value, or launch a campaign with that column"
+    faults = []
+    for path, columns in placeholders(message).items():
+        shown = ", ".join(f"{{{{ {name} }}}}" for name in sorted(columns)) or "{{ … }}"
+        faults.append(
+            Fault(
+                path,
+                f"{shown} would be sent as it stands; write the value, or launch a campaign with that column",
+            )
         )
-    ]
+    return faults
 
 
 def add(

@@ -35,12 +35,17 @@ RESERVED = ("to", "key", "not_after")
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """A row that was refused, and why."""
+    """A row that was refused, and why.
+
+    ``faults`` has each rule of WhatsApp that it breaks, ``column`` the one that is wrong where that is known.
+    """
 
     line: int
     reason: str
     explanation: str
     raw: list[str]
+    faults: tuple[Fault, ...] = ()
+    column: str | None = None
 
 
 class Recipient(NamedTuple):
@@ -128,9 +133,9 @@ class Reader:
             check(self._message, self._envelope, params, phone.digits, raw=self._file.raw)
             packed = orjson.dumps(params).decode()
         except PhoneError as err:
-            return Reject(row.line, err.reason, str(err), row.raw)
+            return Reject(row.line, err.reason, str(err), row.raw, column="to")
         except PayloadError as err:
-            return Reject(row.line, "payload", str(err), row.raw)
+            return Reject(row.line, "payload", str(err), row.raw, tuple(err.faults))
         except InputError as err:
             return Reject(row.line, "bad_value", str(err), row.raw)
         except (TypeError, ValueError) as err:
@@ -147,6 +152,11 @@ class Reader:
         if instant <= self._now:
             raise InputError(f"not_after {given} is past")
         return instant
+
+    def fill(self, found: Recipient) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Message and envelope of a row that was read."""
+        params = orjson.loads(found.params)
+        return self._message.render(params), self._envelope.render(params)
 
 
 def check(message: Content, envelope: Content, params: dict[str, Any], to: str, *, raw: bool) -> None:

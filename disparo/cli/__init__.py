@@ -14,11 +14,13 @@ from disparo.cli import (
     app,
     app_check,
     campaign,
+    campaign_check,
     campaign_control,
     codes,
     db,
     demo,
     message,
+    payload,
     pix,
     portfolio,
     reminder,
@@ -45,6 +47,7 @@ cli.command("codes")(codes.codes)
 app.cli.command("check")(app_check.check)
 cli.add_typer(app.cli, name="app", help="Senders: one WhatsApp number each.")
 for _verb in (
+    campaign_check.check,
     campaign_control.pause,
     campaign_control.resume,
     campaign_control.reschedule,
@@ -54,6 +57,7 @@ for _verb in (
     campaign.cli.command()(_verb)
 cli.add_typer(portfolio.cli, name="portfolio", help="Businesses: numbers that share a daily budget.")
 cli.add_typer(campaign.cli, name="campaign", help="One content for many recipients.")
+cli.add_typer(payload.cli, name="payload", help="Messages of every type: checked, and examples.")
 cli.add_typer(message.cli, name="message", help="Single messages, looked up.")
 cli.add_typer(reminder.cli, name="reminder", help="Abandoned carts.")
 cli.add_typer(pix.cli, name="pix", help="Requests for payment.")

@@ -42,11 +42,9 @@ class Prepared:
     not_after: datetime | None
 
 
-def prepare(
-    connections: "Connections", file: Path, *, at: str | None = None, payment: bool = False
-) -> Prepared:
-    """What is found out of a campaign file before its recipients are read; nothing is stored."""
-    from disparo import apps, campaigns, db, document, instants
+def read_file(file: Path, *, payment: bool = False) -> "CampaignFile":
+    """A campaign file, checked; settings in it that do nothing yet are told."""
+    from disparo import campaigns, document
 
     parsed = campaigns.parse_file(document.load(file, None, str(file)), str(file))
     if payment and parsed.lane != "payment":
@@ -55,12 +53,19 @@ def prepare(
         )
     for setting in parsed.without_effect:
         note(f"warning: {file}: {setting} is kept, but this version does not act on it yet")
-    zone = connections.settings.zone
-    with connections.session() as session:
-        now = db.now(session)
-        app = apps.get(session, parsed.app)
-        campaigns.refuse_launched(session, parsed.name)
-    connections.require_token(parsed.app)
+    return parsed
+
+
+def when(
+    parsed: "CampaignFile", at: str | None, now: datetime, zone: ZoneInfo
+) -> tuple[datetime | None, datetime | None]:
+    """When a campaign begins and when it is too late; ``at`` wins over what the file says.
+
+    Raises:
+      InputError: One of them is no instant, or past.
+    """
+    from disparo import instants
+
     at = at or parsed.at
     launch_at = (
         instants.future(instants.parse_instant(at, now, zone), now, zone, what="The launch") if at else None
@@ -69,6 +74,23 @@ def prepare(
     if parsed.not_after:
         late = instants.parse_instant(parsed.not_after, now, zone, end_of_day=True)
         not_after = instants.future(late, now, zone, what="not_after")
+    return launch_at, not_after
+
+
+def prepare(
+    connections: "Connections", file: Path, *, at: str | None = None, payment: bool = False
+) -> Prepared:
+    """What is found out of a campaign file before its recipients are read; nothing is stored."""
+    from disparo import apps, campaigns, db
+
+    parsed = read_file(file, payment=payment)
+    zone = connections.settings.zone
+    with connections.session() as session:
+        now = db.now(session)
+        app = apps.get(session, parsed.app)
+        campaigns.refuse_launched(session, parsed.name)
+    connections.require_token(parsed.app)
+    launch_at, not_after = when(parsed, at, now, zone)
     base_url = app.base_url or connections.settings.base_url
     return Prepared(parsed, app, base_url, now, zone, launch_at, not_after)
 

@@ -1,14 +1,12 @@
 """``disparo codes``: the verdict table of this installation."""
 
 import re
-import shutil
-import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from disparo.cli.output import JSON, print_json, say
+from disparo.cli.output import JSON, print_json, print_wrapped, say
 
 if TYPE_CHECKING:
     from disparo.whatsapp.codes import Rule, Table
@@ -108,11 +106,11 @@ def _print_short(row: dict[str, Any], verbose: bool) -> None:
     mark = "*" if row["overridden"] else " "
     scope = f"lane {row['scope_key'] or ''}" if row["scope"] == "lane" else row["scope"]
     say(f"{mark} {row['code']:<21} {row['verdict']:<18} {scope:<14} {_pace(row)}".rstrip())
-    _print_wrapped(row["meaning"], " " * 6)
+    print_wrapped(row["meaning"], " " * 6)
     if row["hint"]:
-        _print_wrapped(row["hint"], " " * 6 + "→ ")
+        print_wrapped(row["hint"], " " * 6 + "→ ")
     if verbose:
-        _print_wrapped(f"[{row['source']}]", " " * 6)
+        print_wrapped(f"[{row['source']}]", " " * 6)
 
 
 def _pace(row: dict[str, Any]) -> str:
@@ -156,21 +154,10 @@ def _print_row(row: dict[str, Any]) -> None:
     for name in (*names, "meaning", "hint", "texts", "source"):
         if row[name]:
             was = f" (built in: {_value(row['built_in'][name])})" if name in row["built_in"] else ""
-            _print_wrapped(_value(row[name]) + was, f"{name:<15}  ")
+            print_wrapped(_value(row[name]) + was, f"{name:<15}  ")
 
 
 def _value(value: Any) -> str:
     if isinstance(value, list):
         return "; ".join(value) or "none"
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _print_wrapped(text: str, before: str) -> None:
-    """``text`` behind ``before``, as wide as the terminal; commands in it stay whole."""
-    width = max(40, min(100, shutil.get_terminal_size().columns))
-    kept = re.sub(r"`[^`]*`", lambda command: command[0].replace(" ", "\0"), text)
-    lines = textwrap.wrap(
-        kept, width, initial_indent=before, subsequent_indent=" " * len(before), break_on_hyphens=False
-    )
-    for line in lines:
-        say(line.replace("\0", " "))

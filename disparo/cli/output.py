@@ -1,7 +1,10 @@
 """What commands print: JSON, tables and lines; and what they are connected to."""
 
 import json
+import re
+import shutil
 import sys
+import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -67,6 +70,12 @@ def print_json(value: Any) -> None:
     sys.stdout.flush()
 
 
+def print_example(value: Any) -> None:
+    """A JSON value for people, other people's texts in it included."""
+    for line in json.dumps(value, ensure_ascii=False, indent=2).split("\n"):
+        say(printable(line))
+
+
 def print_fields(values: dict[str, Any], names: Sequence[str] | None = None) -> None:
     """Name and value, a line each; what is empty is left out."""
     shown = [(name, values[name]) for name in (names or values) if values.get(name) not in (None, "", [], {})]
@@ -97,6 +106,27 @@ def print_stop(stop: dict[str, Any], zone: ZoneInfo) -> None:
         say("    one message is being tried")
     elif stop["next_probe_at"]:
         say(f"    tried by itself {counted(stop['probes'], 'time')}, next at {at(stop['next_probe_at'])}")
+
+
+def print_wrapped(text: str, before: str) -> None:
+    """``text`` behind ``before``, as wide as the terminal; commands in it stay whole, nothing in it moves the cursor."""
+    width = max(40, min(100, shutil.get_terminal_size().columns))
+    kept = re.sub(r"`[^`]*`", lambda command: command[0].replace(" ", "\0"), printable(text))
+    lines = textwrap.wrap(
+        kept, width, initial_indent=before, subsequent_indent=" " * len(before),
+        break_on_hyphens=False, break_long_words=False,
+    )  # fmt: skip
+    for line in lines:
+        say(line.replace("\0", " "))
+
+
+# Control characters, line separators, and what turns the direction of writing.
+_MOVES = re.compile("[\0-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
+
+def printable(text: str) -> str:
+    """``text`` with all that moves the cursor as JSON writes it."""
+    return _MOVES.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def minute(instant: str | None, zone: ZoneInfo) -> str:

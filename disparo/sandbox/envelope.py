@@ -12,6 +12,7 @@ from disparo.sandbox.rules import (
     JSON,
     MISSING_VALUE,
     ShapeError,
+    a_match,
     a_text,
     an_array,
     an_object,
@@ -26,6 +27,8 @@ from disparo.sandbox.rules import (
 
 #: Digits with country code, as in all of Gupshup's samples; the service itself forgives more.
 _PHONE = re.compile(r"[0-9]{8,15}")
+#: A business-scoped user id: country, point, letters and digits.
+_USER_ID = re.compile(r"[A-Z]{2}\.[A-Za-z0-9]{1,128}")
 
 _ENVELOPE = frozenset(
     {"messaging_product", "recipient_type", "to", "recipient", "type", "context", "biz_opaque_callback_data"}
@@ -45,13 +48,7 @@ def check(message: JSON) -> str:
     """
     _constant(message, "messaging_product", "whatsapp")
     _constant(message, "recipient_type", "individual")
-    to = message.get("to")
-    if type(to) is not str:
-        if "to" not in message:
-            raise ShapeError(MISSING_VALUE, "to", "is required")
-        raise wrong("to", "must be a string")
-    if _PHONE.fullmatch(to) is None:
-        raise wrong("to", "must be 8 to 15 digits with country code and without +")
+    to = _recipient(message)
     kind = a_text(message, "type", "")
     content = _CONTENT.get(kind)
     if content is None:
@@ -69,6 +66,20 @@ def check(message: JSON) -> str:
         a_text(context, "message_id", "context")
     an_optional_text(message, "biz_opaque_callback_data", "", 512)
     content(message)
+    return to
+
+
+def _recipient(message: JSON) -> str:
+    """The phone number, or the user id where there is none."""
+    if "to" not in message and "recipient" in message:
+        return a_match(message, "recipient", "", _USER_ID, "must be a user id such as BR.1A2B3C")
+    to = message.get("to")
+    if type(to) is not str:
+        if "to" not in message:
+            raise ShapeError(MISSING_VALUE, "to", "is required")
+        raise wrong("to", "must be a string")
+    if _PHONE.fullmatch(to) is None:
+        raise wrong("to", "must be 8 to 15 digits with country code and without +")
     return to
 
 

@@ -138,6 +138,7 @@ def test_the_commands_of_readme_run_as_written_and_print_what_it_shows(home: Pat
         "disparo up",
         "disparo send --app",
         "disparo message show",
+        "disparo payload check",
         "disparo campaign launch",
         "disparo campaign status",
         "disparo campaign export",

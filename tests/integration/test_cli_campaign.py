@@ -222,6 +222,24 @@ def test_what_is_a_duplicate_follows_the_file_or_the_lane(run, make, connections
     assert ask(connections, "SELECT count(*) FROM messages") == [(4 - len(lines),)]
 
 
+@pytest.mark.parametrize("lane", ["marketing", "utility"])
+def test_check_counts_rows_as_the_launch_then_does(run, make, connections, lane):
+    people = "to;key;nome\n" + "".join(
+        f"{phone};{key};{name}\n"
+        for phone, key, name in [
+            ("11999990001", "a", "Ana"), ("(11) 99999-0001", "b", "Ana"), ("11999990002", "b", "Bia"),
+            ("11999990003", "a", "Caio"), ("99999-0004", "d", "Davi"), ("11999990005", "e", "x" * 5000),
+            ("11999990006", "", "Eva"),
+        ]
+    )  # fmt: skip
+    launch = make(people, lane=lane)
+    checked = run("campaign", "check", *launch[2:], "--json").json
+    assert tables(connections) == (0, 0, 0)
+    status = run(*launch, "--yes", "--json").json
+    counts = status["total"], status["rejected"], status["duplicates"]
+    assert (checked["good"], checked["refused"], checked["duplicates"]) == counts
+
+
 def test_without_a_key_column_utility_takes_every_row(run, make, connections):
     run(*make("to;nome\n5511999998888;Ana\n5511999998888;Ana\n", lane="utility"))
     assert ask(connections, "SELECT count(*) FROM messages") == [(2,)]

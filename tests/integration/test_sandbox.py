@@ -17,6 +17,7 @@ import requests
 
 from disparo.errors import InputError
 from disparo.sandbox import Options, Sandbox
+from disparo.whatsapp.examples import EXAMPLES
 
 PATH = "/partner/app/app-1/v3/message"
 TOKEN = "sk_0123456789abcdef"
@@ -401,3 +402,11 @@ def test_the_command_refuses_a_wrong_option_as_usage(arguments: list[str]) -> No
         out, err = process.communicate(timeout=20)
     assert (process.returncode, out) == (2, "")
     assert "error: Option" in err or "error: There is no fault" in err
+
+
+def test_the_example_of_every_type_is_accepted(sandbox: Sandbox, session: requests.Session) -> None:
+    def answer(body: dict[str, Any]) -> Any:
+        return session.post(sandbox.url + PATH, json=body, timeout=10).json()
+
+    refused = {one.name: answer(one.document) for one in EXAMPLES}
+    assert {name: told for name, told in refused.items() if not told.get("messages")} == {}

@@ -486,3 +486,19 @@ def test_junk_anywhere_never_breaks_the_check(make: Any, junk: Any) -> None:
         # Junk is nearly always wrong; what matters is that nothing else is ever raised.
         with contextlib.suppress(ShapeError):
             envelope.check(body)
+
+
+@pytest.mark.parametrize("recipient", ["BR.1A2B3C4D", "US." + "9" * 128])
+def test_a_user_id_stands_in_for_a_phone_number_that_is_not_there(recipient: str) -> None:
+    body = text() | {"recipient": recipient}
+    assert envelope.check(body) == "5511999990001"
+    del body["to"]
+    assert envelope.check(body) == recipient
+
+
+@pytest.mark.parametrize("recipient", ["", "BR.", "br.1", "BR." + "9" * 129, "5511999990001", 5])
+def test_what_is_no_user_id_is_refused(recipient: object) -> None:
+    body = text() | {"recipient": recipient}
+    del body["to"]
+    with pytest.raises(ShapeError, match="recipient"):
+        envelope.check(body)
