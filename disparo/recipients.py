@@ -150,10 +150,10 @@ def check(message: Content, envelope: Content, params: dict[str, Any], to: str, 
       InputError: It cannot be filled with them.
       PayloadError: It breaks a rule.
     """
-    rendered = message.render(params)
-    if not raw and (faults := payloads.check(rendered)):
+    rendered, surrounding = message.render(params), envelope.render(params)
+    if not raw and (faults := [*payloads.check(rendered), *payloads.check_envelope(surrounding, rendered)]):
         raise PayloadError(faults)
-    orjson.dumps(payloads.wire(to, rendered, envelope.render(params)))
+    orjson.dumps(payloads.wire(to, rendered, surrounding))
 
 
 def render(message: Content, envelope: Content, params: dict[str, Any], to: str) -> bytes:
