@@ -54,11 +54,22 @@ _PAGES = {
     "template copy_code": "Coupon code templates",
     "template catalog": "Catalog templates",
     "template mpm": "Multi-product message templates",
+    "template payment_request": "Payments in Brazil, Payment request CTA templates",
     "template order_details": "Payments in Brazil, Order details template",
 }
 """What a message is, by `kind` → the page of Meta that has its rules, where it has one of its own."""
 
-_SUB_TYPES = ("quick_reply", "url", "copy_code", "catalog", "mpm", "flow", "order_details", "voice_call")
+_SUB_TYPES = (
+    "quick_reply",
+    "url",
+    "copy_code",
+    "catalog",
+    "mpm",
+    "flow",
+    "order_details",
+    "payment_request",
+    "voice_call",
+)
 _ESCAPE = "With raw: true beside the type, a message is sent unchecked"
 # Values that lead to money or to a person stay out of what may be logged.
 _SECRET = re.compile(
@@ -195,7 +206,8 @@ def _explained(detail: ErrorDetails, context: dict[str, Any], path: str) -> tupl
         case "literal_error":
             return path, f"must be {context['expected']}", context["expected"]
         case "string_pattern_mismatch":
-            return path, f"is not written as it must be ({context['pattern']})", context["pattern"]
+            shape = _SHAPES.get(context["pattern"], context["pattern"])
+            return path, f"is not written as it must be: {shape}", shape
         case "greater_than_equal":
             return path, f"is below {context['ge']}", f"at least {context['ge']}"
         case "less_than_equal":
@@ -205,6 +217,19 @@ def _explained(detail: ErrorDetails, context: dict[str, Any], path: str) -> tupl
         case _:
             return path, detail["msg"], None
 
+
+_SHAPES = {
+    "^[a-z0-9_]*$": "lower-case letters, digits and _",
+    "^[A-Za-z0-9_.-]*$": "letters, digits, _, - and .",
+    "^[A-Za-z0-9]*$": "letters and digits",
+    "^[0-9]{4}$": "4 digits",
+    "^[0-9]{10}$": "10 digits, seconds since 1970",
+    "^[0-9]{4}-[0-9]{2}-[0-9]{2}$": "YYYY-MM-DD",
+    "^[A-Za-z]{2,3}(_[A-Za-z0-9]{2,4})*$": "a locale such as pt_BR",
+    r"^[A-Z]{2}\.[A-Za-z0-9]{1,128}$": "a country such as BR, a dot, and up to 128 letters and digits",
+    "^(?i:utility|authentication)$": "utility or authentication",
+}
+"""Pattern of a model → what it means."""
 
 _TYPE_NAMES = {
     "string_type": "text",

@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from disparo.errors import InputError
 from disparo.whatsapp import br_code
-from disparo.whatsapp.payloads.base import JSONObject, Model, Text
+from disparo.whatsapp.payloads.base import JSONObject, Model, Text, broken
 from disparo.whatsapp.payloads.names import kinds
 
 ENVELOPE = (
@@ -20,6 +20,9 @@ ENVELOPE = (
     "recipient_identity_key_hash",
     "product_policy",
     "message_activity_sharing",
+    "category",
+    "ttl_seconds",
+    "direct_send_config",
 )
 
 RAW = "raw"
@@ -46,6 +49,20 @@ class Envelope(Model):
     recipient_identity_key_hash: Text | None = None
     product_policy: Literal["CLOUD_API_FALLBACK", "STRICT"] | None = None
     message_activity_sharing: bool | None = None
+    # Meta, Direct Send (beta), 2026-07-31; through Gupshup's V3 endpoint too: a text or interactive message outside
+    # the window, for which WhatsApp makes the template. A category goes to no other app, and is refused there.
+    category: Annotated[str, Field(pattern="^(?i:utility|authentication)$")] | None = None
+    ttl_seconds: Annotated[int, Field(ge=30, le=43200)] | None = None
+    direct_send_config: JSONObject | None = None
+
+    @model_validator(mode="after")
+    def _direct_send_is_one(self) -> "Envelope":
+        for name in ("ttl_seconds", "direct_send_config"):
+            if getattr(self, name) is not None and self.category is None:
+                raise broken("needs a category: it belongs to Direct Send", name)
+        if self.category and self.category.lower() == "authentication" and (self.ttl_seconds or 0) > 900:
+            raise broken("is above 900", "ttl_seconds", self.ttl_seconds, "at most 900 for authentication")
+        return self
 
 
 def split(document: Any) -> tuple[JSONObject, JSONObject]:
@@ -96,18 +113,21 @@ def wire(to: str, message: JSONObject, envelope: Mapping[str, Any]) -> JSONObjec
 
 def _with_clean_codes(message: JSONObject) -> JSONObject:
     """The message with its PIX codes cleaned; the very same object when there is nothing to clean."""
-    if "order_details" not in kinds(message):
+    if not _PAYMENTS.intersection(kinds(message)):
         return message
     cleaned: JSONObject = _cleaned(message)
     return cleaned
 
 
-def _cleaned(value: Any) -> Any:
+_PAYMENTS = frozenset({"order_details", "payment_request"})
+
+
+def _cleaned(value: Any, name: str = "") -> Any:
     if isinstance(value, dict):
-        if isinstance(code := value.get("code"), str) and "merchant_name" in value:
+        if name == "pix_dynamic_code" and isinstance(code := value.get("code"), str):
             return value if (text := br_code.clean(code)) == code else {**value, "code": text}
         for key, item in value.items():
-            if isinstance(item, dict | list) and (better := _cleaned(item)) is not item:
+            if isinstance(item, dict | list) and (better := _cleaned(item, key)) is not item:
                 value = {**value, key: better}
     elif isinstance(value, list):
         for place, item in enumerate(value):

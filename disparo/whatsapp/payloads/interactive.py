@@ -211,6 +211,8 @@ class LinkMessage(Interactive):
 class ProductAction(Model):
     catalog_id: Text
     product_retailer_id: Text
+    #: In other senders' messages; WhatsApp passes it over.
+    name: str | None = None
 
 
 class ProductMessage(Interactive):
@@ -222,6 +224,8 @@ class ProductMessage(Interactive):
 class ProductListAction(Model):
     catalog_id: Text
     sections: Annotated[list[ProductSection], Field(min_length=1, max_length=10)]
+    #: In other senders' messages; WhatsApp passes it over.
+    name: str | None = None
 
     @model_validator(mode="after")
     def _sections_fit(self) -> "ProductListAction":
@@ -310,8 +314,13 @@ class CardBody(Model):
 
 
 class QuickReply(Model):
-    id: Text20
+    id: Annotated[str, Field(min_length=1, max_length=256)]
     title: Text20
+
+    def oddities(self) -> Iterator[Oddity]:
+        # Meta's page says so, and its own sample has 21.
+        if len(self.id) > 20:
+            yield "id", "has more than 20 characters, which Meta's page allows", self.id
 
 
 class CardButton(Model):

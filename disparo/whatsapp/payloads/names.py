@@ -8,7 +8,10 @@ from disparo.whatsapp.payloads.base import kind_of
 # What a template is called by when it has such a component.
 _TELLING = frozenset(
     {"carousel", "limited_time_offer", "order_status"}
-    | {f"button {name}" for name in ("copy_code", "catalog", "mpm", "flow", "order_details", "voice_call")}
+    | {
+        f"button {name}"
+        for name in ("copy_code", "catalog", "mpm", "flow", "order_details", "payment_request", "voice_call")
+    }
 )
 
 

@@ -21,7 +21,14 @@ from disparo.whatsapp.payloads.base import (
 from disparo.whatsapp.payloads.content import Document, Location, Media
 from disparo.whatsapp.payloads.interactive import ProductSection, Thumbnail, check_sections
 from disparo.whatsapp.payloads.names import component_tag
-from disparo.whatsapp.payloads.orders import OrderDetails, OrderStatusOrder, ReferenceId
+from disparo.whatsapp.payloads.orders import (
+    Amount,
+    Boleto,
+    OrderDetails,
+    OrderStatusOrder,
+    PaymentLink,
+    ReferenceId,
+)
 
 #: What a body may hold in all, once filled; of a template that is a body alone, some pages say 32,768.
 _BODY, _LONE_BODY = 1024, 32768
@@ -310,6 +317,52 @@ class OrderDetailsButton(Button):
         return self
 
 
+class RequestedPIX(Model):
+    code: Text
+    merchant_name: str | None = None
+    key: str | None = None
+    key_type: str | None = None
+
+
+class RequestedSetting(Model):
+    """One way to pay: the object named like ``type``."""
+
+    type: Literal["pix_dynamic_code", "payment_link", "boleto"]
+    pix_dynamic_code: RequestedPIX | None = None
+    payment_link: PaymentLink | None = None
+    boleto: Boleto | None = None
+
+    @model_validator(mode="after")
+    def _says_how(self) -> "RequestedSetting":
+        if getattr(self, self.type) is None:
+            raise broken("is required", self.type)
+        return self
+
+
+class PaymentRequest(Model):
+    payment_setting: RequestedSetting
+    currency: Literal["BRL"] | None = None
+    total_amount: Amount | None = None
+
+
+class PaymentRequestAction(Model):
+    payment_request: PaymentRequest
+
+
+class PaymentRequestParameter(Model):
+    type: Literal["action"]
+    action: PaymentRequestAction
+
+
+class PaymentRequestButton(Button):
+    """A way to pay without an order; Meta, Payment request CTA templates (Brazil), 2026-06-30."""
+
+    parameters: Annotated[list[PaymentRequestParameter], Field(min_length=1, max_length=1)]
+
+    def oddities(self) -> Iterator[Oddity]:
+        yield "sub_type", "is new with WhatsApp, which lets only some businesses use it yet", None
+
+
 class TTLParameter(Model):
     type: Literal["ttl_minutes"]
     ttl_minutes: int | None = None
@@ -430,6 +483,7 @@ CardComponent: TypeAlias = Annotated[
     | Annotated[FlowButton, Tag("button flow")]
     | Annotated[MPMButton, Tag("button mpm")]
     | Annotated[OrderDetailsButton, Tag("button order_details")]
+    | Annotated[PaymentRequestButton, Tag("button payment_request")]
     | Annotated[CallButton, Tag("button voice_call")],
     Discriminator(component_tag),
 ]
@@ -444,6 +498,7 @@ Component: TypeAlias = Annotated[
     | Annotated[FlowButton, Tag("button flow")]
     | Annotated[MPMButton, Tag("button mpm")]
     | Annotated[OrderDetailsButton, Tag("button order_details")]
+    | Annotated[PaymentRequestButton, Tag("button payment_request")]
     | Annotated[CallButton, Tag("button voice_call")]
     | Annotated[CarouselComponent, Tag("carousel")]
     | Annotated[OfferComponent, Tag("limited_time_offer")]
@@ -473,7 +528,7 @@ def _once_each(components: list[Any]) -> None:
             raise broken(f"is a second {value}", f"components[{place}].type", components[place].type)
 
 
-_MOST_BUTTONS = {"url": 2, "copy_code": 1, "order_details": 1, "mpm": 1, "catalog": 1}
+_MOST_BUTTONS = {"url": 2, "payment_request": 3, "copy_code": 1, "order_details": 1, "mpm": 1, "catalog": 1}
 
 
 class Language(Model):
