@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, TypeAlias
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 JSONObject: TypeAlias = dict[str, Any]
@@ -40,6 +40,12 @@ def kind_of(value: object) -> str | None:
     return None
 
 
+def tag_of(value: object) -> str | None:
+    """Which member of a union reads an object: its type, marked so that no path takes it for a key."""
+    kind = kind_of(value)
+    return kind and f"={kind}"
+
+
 def repeated(values: list[Any]) -> Iterator[tuple[int, Any]]:
     """Place and value of every entry that stands earlier in the list too."""
     for place, value in enumerate(values):
@@ -53,6 +59,9 @@ def _address(text: str) -> str:
         raise broken("is an address that begins with https:// or http://", value=text)
     return text
 
+
+EITHER_CASE = BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value)
+"""For a word that WhatsApp takes in capitals too."""
 
 Text: TypeAlias = Annotated[str, Field(min_length=1)]
 Text20: TypeAlias = Annotated[str, Field(min_length=1, max_length=20)]

@@ -251,7 +251,7 @@ def _untagged(given: object, context: dict[str, Any], path: str) -> tuple[str, s
     """An object whose ``type`` (or ``sub_type``) is missing or unknown."""
     if not isinstance(given, dict):
         return path, f"must be an object, not {_json_type(given)}", None
-    tags = [tag.strip(" '") for tag in str(context.get("expected_tags", "")).split(",")]
+    tags = [tag.strip(" '=") for tag in str(context.get("expected_tags", "")).split(",")]
     name, known = "type", [tag for tag in tags if tag and not tag.startswith("button ")]
     if str(given.get("type")).lower() == "button" and "button" in known:
         name, known = "sub_type", list(_SUB_TYPES)
@@ -262,11 +262,7 @@ def _untagged(given: object, context: dict[str, Any], path: str) -> tuple[str, s
 
 
 def _path(path: str, value: object, location: tuple[int | str, ...], *, missing: bool) -> str:
-    """Where in the message an error is.
-
-    Pydantic puts the names of union members among the keys; a step that the value does not have is such a
-    name, unless it is the last one of a missing key.
-    """
+    """Where in the message an error is; members of unions, which Pydantic puts among the keys, are left out."""
     here = value
     for place, step in enumerate(location):
         if isinstance(step, int):
@@ -275,7 +271,7 @@ def _path(path: str, value: object, location: tuple[int | str, ...], *, missing:
         elif isinstance(here, Mapping) and step in here:
             path += f".{step}"
             here = here[step]
-        elif missing and place == len(location) - 1:
+        elif missing and place == len(location) - 1 and not step.startswith("="):
             path += f".{step}"
     return path.removeprefix(".")
 

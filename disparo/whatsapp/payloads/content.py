@@ -56,8 +56,9 @@ class Location(Model):
 def _degrees(value: object, most: int) -> object:
     """A place as Meta's pages write it: a number, or a text of digits."""
     limit = f"-{most} to {most}"
-    text = str(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else ""
-    if not re.fullmatch(r"[+-]?[0-9]+(\.[0-9]*)?", text) or not -most <= float(text) <= most:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    written = isinstance(value, str) and re.fullmatch(r"[+-]?[0-9]+(\.[0-9]*)?", value)
+    if not (number or written) or not -most <= float(str(value)) <= most:
         raise broken(f"is a number of degrees, {limit}", value=value, limit=limit)
     return value
 

@@ -18,8 +18,8 @@ from disparo.whatsapp.payloads.base import (
     Text1024,
     Title24,
     broken,
-    kind_of,
     repeated,
+    tag_of,
 )
 from disparo.whatsapp.payloads.content import Document, Media
 from disparo.whatsapp.payloads.orders import OrderDetails, OrderStatus
@@ -377,7 +377,12 @@ class ProductCard(Model):
 
 class CarouselAction(Model):
     cards: Annotated[
-        list[Annotated[MediaCard | ProductCard, Field(discriminator="type")]],
+        list[
+            Annotated[
+                Annotated[MediaCard, Tag("=cta_url")] | Annotated[ProductCard, Tag("=product")],
+                Discriminator(tag_of),
+            ]
+        ],
         Field(min_length=2, max_length=10),
     ]
 
@@ -486,20 +491,20 @@ class OrderStatusMessage(Interactive):
 
 
 AnyInteractive: TypeAlias = Annotated[
-    Annotated[ButtonMessage, Tag("button")]
-    | Annotated[ListMessage, Tag("list")]
-    | Annotated[LinkMessage, Tag("cta_url")]
-    | Annotated[ProductMessage, Tag("product")]
-    | Annotated[ProductListMessage, Tag("product_list")]
-    | Annotated[CatalogMessage, Tag("catalog_message")]
-    | Annotated[FlowMessage, Tag("flow")]
-    | Annotated[LocationRequestMessage, Tag("location_request_message")]
-    | Annotated[CarouselMessage, Tag("carousel")]
-    | Annotated[AddressMessage, Tag("address_message")]
-    | Annotated[CallPermissionMessage, Tag("call_permission_request")]
-    | Annotated[CallMessage, Tag("voice_call")]
-    | Annotated[ContactRequestMessage, Tag("request_contact_info")]
-    | Annotated[OrderDetailsMessage, Tag("order_details")]
-    | Annotated[OrderStatusMessage, Tag("order_status")],
-    Discriminator(kind_of),
+    Annotated[ButtonMessage, Tag("=button")]
+    | Annotated[ListMessage, Tag("=list")]
+    | Annotated[LinkMessage, Tag("=cta_url")]
+    | Annotated[ProductMessage, Tag("=product")]
+    | Annotated[ProductListMessage, Tag("=product_list")]
+    | Annotated[CatalogMessage, Tag("=catalog_message")]
+    | Annotated[FlowMessage, Tag("=flow")]
+    | Annotated[LocationRequestMessage, Tag("=location_request_message")]
+    | Annotated[CarouselMessage, Tag("=carousel")]
+    | Annotated[AddressMessage, Tag("=address_message")]
+    | Annotated[CallPermissionMessage, Tag("=call_permission_request")]
+    | Annotated[CallMessage, Tag("=voice_call")]
+    | Annotated[ContactRequestMessage, Tag("=request_contact_info")]
+    | Annotated[OrderDetailsMessage, Tag("=order_details")]
+    | Annotated[OrderStatusMessage, Tag("=order_status")],
+    Discriminator(tag_of),
 ]

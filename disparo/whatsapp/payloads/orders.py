@@ -4,11 +4,21 @@ import re
 from collections.abc import Iterator
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from disparo.errors import InputError
 from disparo.whatsapp import br_code
-from disparo.whatsapp.payloads.base import Address, Model, Note60, Note120, Oddity, Text, Text60, broken
+from disparo.whatsapp.payloads.base import (
+    Address,
+    Model,
+    Note60,
+    Note120,
+    Oddity,
+    Text,
+    Text60,
+    broken,
+    tag_of,
+)
 
 
 class Amount(Model):
@@ -156,7 +166,11 @@ class OffsiteCardSetting(Model):
 
 
 PaymentSetting: TypeAlias = Annotated[
-    PIXSetting | PaymentLinkSetting | BoletoSetting | OffsiteCardSetting, Field(discriminator="type")
+    Annotated[PIXSetting, Tag("=pix_dynamic_code")]
+    | Annotated[PaymentLinkSetting, Tag("=payment_link")]
+    | Annotated[BoletoSetting, Tag("=boleto")]
+    | Annotated[OffsiteCardSetting, Tag("=offsite_card_pay")],
+    Discriminator(tag_of),
 ]
 
 ReferenceId: TypeAlias = Annotated[str, Field(min_length=1, max_length=60, pattern="^[A-Za-z0-9_.-]*$")]

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from disparo.whatsapp.payloads.base import (
+    EITHER_CASE,
     Address,
     CardPlace,
     JSONObject,
@@ -15,8 +16,8 @@ from disparo.whatsapp.payloads.base import (
     Text,
     Text1024,
     broken,
-    kind_of,
     repeated,
+    tag_of,
 )
 from disparo.whatsapp.payloads.content import Document, Location, Media
 from disparo.whatsapp.payloads.interactive import ProductSection, Thumbnail, check_sections
@@ -129,20 +130,20 @@ class ProductParameter(Model):
 
 
 HeaderParameter: TypeAlias = Annotated[
-    Annotated[TextParameter, Tag("text")]
-    | Annotated[ImageParameter, Tag("image")]
-    | Annotated[VideoParameter, Tag("video")]
-    | Annotated[GIFParameter, Tag("gif")]
-    | Annotated[DocumentParameter, Tag("document")]
-    | Annotated[LocationParameter, Tag("location")]
-    | Annotated[ProductParameter, Tag("product")],
-    Discriminator(kind_of),
+    Annotated[TextParameter, Tag("=text")]
+    | Annotated[ImageParameter, Tag("=image")]
+    | Annotated[VideoParameter, Tag("=video")]
+    | Annotated[GIFParameter, Tag("=gif")]
+    | Annotated[DocumentParameter, Tag("=document")]
+    | Annotated[LocationParameter, Tag("=location")]
+    | Annotated[ProductParameter, Tag("=product")],
+    Discriminator(tag_of),
 ]
 BodyParameter: TypeAlias = Annotated[
-    Annotated[TextParameter, Tag("text")]
-    | Annotated[CurrencyParameter, Tag("currency")]
-    | Annotated[DateTimeParameter, Tag("date_time")],
-    Discriminator(kind_of),
+    Annotated[TextParameter, Tag("=text")]
+    | Annotated[CurrencyParameter, Tag("=currency")]
+    | Annotated[DateTimeParameter, Tag("=date_time")],
+    Discriminator(tag_of),
 ]
 
 
@@ -223,7 +224,7 @@ class UntypedButton(Button):
 
 
 class PayloadParameter(Model):
-    type: Literal["payload"]
+    type: Annotated[Literal["payload"], EITHER_CASE]
     payload: str
 
     def oddities(self) -> Iterator[Oddity]:
@@ -238,7 +239,7 @@ class QuickReplyButton(Button):
 
 
 class URLParameter(TextParameter):
-    type: Literal["text"]
+    type: Annotated[Literal["text"], EITHER_CASE]
     text: Annotated[str, Field(max_length=2000), AfterValidator(_blank), AfterValidator(_one_line)]
 
 
@@ -247,7 +248,7 @@ class URLButton(Button):
 
 
 class CouponParameter(Model):
-    type: Literal["coupon_code"]
+    type: Annotated[Literal["coupon_code"], EITHER_CASE]
     coupon_code: Annotated[str, Field(min_length=1, max_length=15, pattern="^[A-Za-z0-9]*$")]
 
 
@@ -256,7 +257,7 @@ class CopyCodeButton(Button):
 
 
 class CatalogParameter(Model):
-    type: Literal["action"]
+    type: Annotated[Literal["action"], EITHER_CASE]
     action: Thumbnail | None = None
 
 
@@ -270,7 +271,7 @@ class FlowData(Model):
 
 
 class FlowParameter(Model):
-    type: Literal["action"]
+    type: Annotated[Literal["action"], EITHER_CASE]
     action: FlowData | None = None
 
 
@@ -290,7 +291,7 @@ class MPMAction(Model):
 
 
 class MPMParameter(Model):
-    type: Literal["action"]
+    type: Annotated[Literal["action"], EITHER_CASE]
     action: MPMAction
 
 
@@ -303,7 +304,7 @@ class OrderDetailsButtonAction(Model):
 
 
 class OrderDetailsParameter(Model):
-    type: Literal["action"]
+    type: Annotated[Literal["action"], EITHER_CASE]
     action: OrderDetailsButtonAction
 
 
@@ -350,7 +351,7 @@ class PaymentRequestAction(Model):
 
 
 class PaymentRequestParameter(Model):
-    type: Literal["action"]
+    type: Annotated[Literal["action"], EITHER_CASE]
     action: PaymentRequestAction
 
 
@@ -364,7 +365,7 @@ class PaymentRequestButton(Button):
 
 
 class TTLParameter(Model):
-    type: Literal["ttl_minutes"]
+    type: Annotated[Literal["ttl_minutes"], EITHER_CASE]
     ttl_minutes: int | None = None
 
     def oddities(self) -> Iterator[Oddity]:
@@ -373,7 +374,7 @@ class TTLParameter(Model):
 
 
 class CallPayloadParameter(Model):
-    type: Literal["payload"]
+    type: Annotated[Literal["payload"], EITHER_CASE]
     payload: str
 
     def oddities(self) -> Iterator[Oddity]:
@@ -384,9 +385,16 @@ class CallPayloadParameter(Model):
 class CallButton(Button):
     #: Meta's page shows this button without a place.
     index: Annotated[Any, AfterValidator(_index)] = None
-    parameters: list[Annotated[TTLParameter | CallPayloadParameter, Field(discriminator="type")]] | None = (
-        None
-    )
+    parameters: (
+        list[
+            Annotated[
+                Annotated[TTLParameter, Tag("=ttl_minutes")]
+                | Annotated[CallPayloadParameter, Tag("=payload")],
+                Discriminator(tag_of),
+            ]
+        ]
+        | None
+    ) = None
 
 
 # --- cards and the rarer components
@@ -428,7 +436,7 @@ class Offer(Model):
 
 
 class OfferParameter(Model):
-    type: Literal["limited_time_offer"]
+    type: Annotated[Literal["limited_time_offer"], EITHER_CASE]
     limited_time_offer: Offer
 
 
@@ -443,7 +451,7 @@ class TemplateOrderStatus(Model):
 
 
 class OrderStatusParameter(Model):
-    type: Literal["order_status"]
+    type: Annotated[Literal["order_status"], EITHER_CASE]
     order_status: TemplateOrderStatus
 
 
@@ -461,7 +469,7 @@ class TapTarget(Model):
 
 
 class TapTargetParameter(Model):
-    type: Literal["tap_target_configuration"]
+    type: Annotated[Literal["tap_target_configuration"], EITHER_CASE]
     tap_target_configuration: Annotated[list[TapTarget], Field(min_length=1)]
 
 
@@ -472,39 +480,44 @@ class TapTargetComponent(Model):
     parameters: Annotated[list[TapTargetParameter], Field(min_length=1, max_length=1)]
 
 
+def _tag_of_component(value: object) -> str | None:
+    tag = component_tag(value)
+    return tag and f"={tag}"
+
+
 CardComponent: TypeAlias = Annotated[
-    Annotated[HeaderComponent, Tag("header")]
-    | Annotated[BodyComponent, Tag("body")]
-    | Annotated[UntypedButton, Tag("button")]
-    | Annotated[QuickReplyButton, Tag("button quick_reply")]
-    | Annotated[URLButton, Tag("button url")]
-    | Annotated[CopyCodeButton, Tag("button copy_code")]
-    | Annotated[CatalogButton, Tag("button catalog")]
-    | Annotated[FlowButton, Tag("button flow")]
-    | Annotated[MPMButton, Tag("button mpm")]
-    | Annotated[OrderDetailsButton, Tag("button order_details")]
-    | Annotated[PaymentRequestButton, Tag("button payment_request")]
-    | Annotated[CallButton, Tag("button voice_call")],
-    Discriminator(component_tag),
+    Annotated[HeaderComponent, Tag("=header")]
+    | Annotated[BodyComponent, Tag("=body")]
+    | Annotated[UntypedButton, Tag("=button")]
+    | Annotated[QuickReplyButton, Tag("=button quick_reply")]
+    | Annotated[URLButton, Tag("=button url")]
+    | Annotated[CopyCodeButton, Tag("=button copy_code")]
+    | Annotated[CatalogButton, Tag("=button catalog")]
+    | Annotated[FlowButton, Tag("=button flow")]
+    | Annotated[MPMButton, Tag("=button mpm")]
+    | Annotated[OrderDetailsButton, Tag("=button order_details")]
+    | Annotated[PaymentRequestButton, Tag("=button payment_request")]
+    | Annotated[CallButton, Tag("=button voice_call")],
+    Discriminator(_tag_of_component),
 ]
 Component: TypeAlias = Annotated[
-    Annotated[HeaderComponent, Tag("header")]
-    | Annotated[BodyComponent, Tag("body")]
-    | Annotated[UntypedButton, Tag("button")]
-    | Annotated[QuickReplyButton, Tag("button quick_reply")]
-    | Annotated[URLButton, Tag("button url")]
-    | Annotated[CopyCodeButton, Tag("button copy_code")]
-    | Annotated[CatalogButton, Tag("button catalog")]
-    | Annotated[FlowButton, Tag("button flow")]
-    | Annotated[MPMButton, Tag("button mpm")]
-    | Annotated[OrderDetailsButton, Tag("button order_details")]
-    | Annotated[PaymentRequestButton, Tag("button payment_request")]
-    | Annotated[CallButton, Tag("button voice_call")]
-    | Annotated[CarouselComponent, Tag("carousel")]
-    | Annotated[OfferComponent, Tag("limited_time_offer")]
-    | Annotated[OrderStatusComponent, Tag("order_status")]
-    | Annotated[TapTargetComponent, Tag("tap_target_configuration")],
-    Discriminator(component_tag),
+    Annotated[HeaderComponent, Tag("=header")]
+    | Annotated[BodyComponent, Tag("=body")]
+    | Annotated[UntypedButton, Tag("=button")]
+    | Annotated[QuickReplyButton, Tag("=button quick_reply")]
+    | Annotated[URLButton, Tag("=button url")]
+    | Annotated[CopyCodeButton, Tag("=button copy_code")]
+    | Annotated[CatalogButton, Tag("=button catalog")]
+    | Annotated[FlowButton, Tag("=button flow")]
+    | Annotated[MPMButton, Tag("=button mpm")]
+    | Annotated[OrderDetailsButton, Tag("=button order_details")]
+    | Annotated[PaymentRequestButton, Tag("=button payment_request")]
+    | Annotated[CallButton, Tag("=button voice_call")]
+    | Annotated[CarouselComponent, Tag("=carousel")]
+    | Annotated[OfferComponent, Tag("=limited_time_offer")]
+    | Annotated[OrderStatusComponent, Tag("=order_status")]
+    | Annotated[TapTargetComponent, Tag("=tap_target_configuration")],
+    Discriminator(_tag_of_component),
 ]
 
 
