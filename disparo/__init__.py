@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from disparo.whatsapp.compositions import (
+        AddressRequest as AddressRequest,
+    )
+    from disparo.whatsapp.compositions import (
         Audio as Audio,
     )
     from disparo.whatsapp.compositions import (
@@ -37,6 +40,9 @@ if TYPE_CHECKING:
     )
     from disparo.whatsapp.compositions import (
         Contact as Contact,
+    )
+    from disparo.whatsapp.compositions import (
+        ContactRequest as ContactRequest,
     )
     from disparo.whatsapp.compositions import (
         Contacts as Contacts,

@@ -426,6 +426,12 @@ def test_an_address_without_a_name_and_a_lone_name_are_warned_of() -> None:
     assert told.path == "contacts[0].name"
 
 
+def test_a_null_is_warned_of() -> None:
+    found = changed("text", "text.preview_url", None)
+    assert payloads.check(found) == []
+    assert [fault.path for fault in payloads.warnings(found)] == ["text.preview_url"]
+
+
 def test_two_rows_of_one_id_are_warned_of() -> None:
     (told,) = payloads.warnings(changed("list", f"{ACTION}.sections[0].rows", [row(1), row(1)]))
     assert told.path == f"{ACTION}.sections[0].rows[1].id"

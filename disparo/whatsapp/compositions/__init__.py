@@ -19,11 +19,13 @@ from disparo.whatsapp.compositions.content import (
     Video,
 )
 from disparo.whatsapp.compositions.interactive import (
+    AddressRequest,
     Buttons,
     CallButton,
     CallPermissionRequest,
     Carousel,
     Catalog,
+    ContactRequest,
     Flow,
     Link,
     LinkCard,
@@ -58,6 +60,7 @@ from disparo.whatsapp.compositions.templates import (
 )
 
 __all__ = [
+    "AddressRequest",
     "Audio",
     "Boleto",
     "Buttons",
@@ -68,6 +71,7 @@ __all__ = [
     "CatalogButton",
     "CatalogItem",
     "Contact",
+    "ContactRequest",
     "Contacts",
     "CouponCode",
     "Document",

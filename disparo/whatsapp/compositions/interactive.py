@@ -394,3 +394,41 @@ class CallPermissionRequest(Message):
 
     def message(self) -> JSONObject:
         return interactive("call_permission_request", {"name": "call_permission_request"}, self.body)
+
+
+@dataclass(frozen=True, slots=True)
+class ContactRequest(Message):
+    """Asks for the recipient's contact details, such as a number that WhatsApp hides.
+
+    Args:
+      body: 1 to 1024 characters.
+
+    Source: Meta, WhatsApp Business Platform, Interactive messages.
+    """
+
+    body: str
+
+    def message(self) -> JSONObject:
+        return interactive("request_contact_info", {"name": "request_contact_info"}, self.body)
+
+
+@dataclass(frozen=True, slots=True)
+class AddressRequest(Message):
+    """A form for an address; documented for India and Singapore only.
+
+    Args:
+      body: 1 to 1024 characters.
+      country: ``IN`` or ``SG``.
+      values: What already stands in the form.
+
+    Source: Meta, WhatsApp Business Platform, Address messages.
+    """
+
+    body: str
+    country: str
+    values: Words | None = None
+
+    def message(self) -> JSONObject:
+        parameters = given(country=self.country, values=self.values and dict(self.values))
+        action = {"name": "address_message", "parameters": parameters}
+        return interactive("address_message", action, self.body)

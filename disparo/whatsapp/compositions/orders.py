@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, ClassVar, Literal
 
@@ -44,9 +44,10 @@ class PixCode(WayToPay):
     _type: ClassVar[str] = "pix_dynamic_code"
     _model: ClassVar[Any] = orders.PIXDynamicCode
 
-    code: str
+    # Codes and keys stay out of logs.
+    code: str = field(repr=False)
     merchant_name: str
-    key: str
+    key: str = field(repr=False)
     key_type: Literal["CPF", "CNPJ", "EMAIL", "PHONE", "EVP"]
 
     def part(self) -> JSONObject:
@@ -79,7 +80,7 @@ class Boleto(WayToPay):
     _type: ClassVar[str] = "boleto"
     _model: ClassVar[Any] = orders.Boleto
 
-    digitable_line: str
+    digitable_line: str = field(repr=False)
 
     def part(self) -> JSONObject:
         return {"digitable_line": self.digitable_line}
@@ -96,7 +97,7 @@ class OneClickCard(WayToPay):
     _model: ClassVar[Any] = orders.OffsiteCard
 
     last_four_digits: str
-    credential_id: str
+    credential_id: str = field(repr=False)
 
     def part(self) -> JSONObject:
         return {"last_four_digits": self.last_four_digits, "credential_id": self.credential_id}

@@ -287,6 +287,8 @@ def _oddities(value: object, path: str, source: str) -> Iterator[Fault]:
             f"{path}.{at}".strip("."), sentence, None if shown is None else _cut(shown), source=source
         )
     for name, item in value.__dict__.items():
+        if item is None and name in value.model_fields_set:
+            yield Fault(f"{path}.{name}", "is null; leave the key out", source=source)
         yield from _oddities(item, f"{path}.{name}", source)
 
 
