@@ -432,6 +432,14 @@ def test_a_null_is_warned_of() -> None:
     assert [fault.path for fault in payloads.warnings(found)] == ["text.preview_url"]
 
 
+@pytest.mark.parametrize(("length", "told"), [(14, []), (15, []), (16, [f"{PART}.text"])])
+def test_a_long_one_time_code_is_warned_of(length: int, told: list[str]) -> None:
+    parameter = {"type": "text", "text": "x" * length}
+    found = template({"type": "body", "parameters": [parameter]}, button("url", parameter))
+    assert payloads.check(found) == []
+    assert [fault.path for fault in payloads.warnings(found)] == told
+
+
 def test_two_rows_of_one_id_are_warned_of() -> None:
     (told,) = payloads.warnings(changed("list", f"{ACTION}.sections[0].rows", [row(1), row(1)]))
     assert told.path == f"{ACTION}.sections[0].rows[1].id"

@@ -578,6 +578,18 @@ class Template(Model):
         return self
 
     def oddities(self) -> Iterator[Oddity]:
+        match self.components or []:
+            case [
+                BodyComponent(parameters=[TextParameter(text=code)]),
+                URLButton(parameters=[URLParameter(text=same)]),
+            ] if code == same and len(code) > 15:
+                yield (
+                    "components[0].parameters[0].text",
+                    "is too long for a one-time code, which has 15",
+                    None,
+                )
+            case _:
+                pass
         for place, component in enumerate(self.components or []):
             if isinstance(component, BodyComponent) and component.length > _BODY:
                 path = f"components[{place}].parameters"
