@@ -118,6 +118,12 @@ class CampaignFile(BaseModel):
         return value if value is None or isinstance(value, StopIf) else StopIf.parse(value)
 
     @model_validator(mode="after")
+    def _raw_beside_the_type(self) -> Self:
+        # As in a file of one message: it says the same there as at the top.
+        self.raw = self.raw or payloads.is_raw(self.message)
+        return self
+
+    @model_validator(mode="after")
     def _payments_wait(self) -> Self:
         # A payment asked for twice may be paid twice, so nothing resends one by itself.
         if self.lane is Lane.PAYMENT and self.on_unknown != "hold":

@@ -58,12 +58,18 @@ class Fault:
     def __str__(self) -> str:
         return f"{self.path}: {self.message}" if self.path else self.message
 
+    @property
+    def in_full(self) -> str:
+        """The sentence with value, limit and source, for who writes a message in Python."""
+        told = {"given": self.value, "limit": self.limit, "source": self.source}
+        return f"{self} ({'; '.join(f'{name}: {text}' for name, text in told.items() if text)})"
+
 
 class PayloadError(InputError):
     """A message breaks the provider's rules; ``faults`` holds each of them."""
 
-    def __init__(self, faults: list[Fault]) -> None:
-        super().__init__("; ".join(str(fault) for fault in faults))
+    def __init__(self, faults: list[Fault], sentence: str | None = None) -> None:
+        super().__init__(sentence or "; ".join(str(fault) for fault in faults))
         self.faults = faults
 
 

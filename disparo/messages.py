@@ -16,7 +16,7 @@ from disparo.models import App, Campaign, Message, SendError
 from disparo.phone import Phone
 from disparo.rendering import compile_content
 from disparo.statuses import Lane, Status
-from disparo.whatsapp import orders, payloads
+from disparo.whatsapp import compositions, orders, payloads
 
 #: The longest key of a message.
 KEY_LENGTH = 200
@@ -25,16 +25,22 @@ KEY_LENGTH = 200
 def compose(document: Any, to: Phone, *, raw: bool = False) -> dict[str, Any]:
     """The JSON value for the wire from a message as in the provider's pages, its envelope present or not.
 
+    Args:
+      document: The JSON object, or one of the messages that ``disparo`` has in Python, such as ``Text``.
+      raw: Send it unchecked, as ``raw: true`` beside its type does.
+
     Raises:
       PayloadError: It breaks a rule of WhatsApp; carries each fault with its path.
     """
+    if isinstance(document, compositions.Message):
+        document = document.message()
     envelope, message = payloads.split(document)
-    # Whatever `to` says, the message goes to the recipient that was given.
-    around = {key: value for key, value in envelope.items() if key != "to"}
-    if not raw and (
-        faults := unfilled(around | message) or payloads.check(message) + payloads.check_envelope(around)
-    ):
-        raise PayloadError(faults)
+    if not (raw or payloads.is_raw(document)):
+        # Whatever `to` says, the message goes to the recipient that was given.
+        around = {key: value for key, value in envelope.items() if key != "to"}
+        faults = unfilled(around | message) or payloads.check(message)
+        if faults := [*faults, *payloads.check_envelope(around, message)]:
+            raise PayloadError(faults)
     return payloads.wire(to.digits, message, envelope)
 
 

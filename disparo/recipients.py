@@ -170,7 +170,7 @@ def check(message: Content, envelope: Content, params: dict[str, Any], to: str, 
     if not raw:
         around = envelope.render(params | {"to": to})
         faults = [_explained(message, rendered, fault) for fault in payloads.check(rendered)]
-        faults += [_explained(envelope, around, fault) for fault in payloads.check_envelope(around)]
+        faults += [_explained(envelope, around, fault) for fault in payloads.check_envelope(around, rendered)]
         if faults:
             raise PayloadError(faults)
     render(message, envelope, params, to)

@@ -59,10 +59,10 @@ def checked(file: str) -> dict[str, Any]:
     warnings: list[Fault] = []
     try:
         given = _read(file)
-        envelope, message = payloads.split({key: given[key] for key in given if key != "raw"})
+        envelope, message = payloads.split(given)
         kind = payloads.kind(message)
         errors, warnings = _judged(envelope, message)
-        if given.get("raw") is True:
+        if payloads.is_raw(given):
             # What it breaks is told, and holds nothing up.
             errors, warnings = [], [*errors, *warnings]
     except InputError as err:
@@ -106,7 +106,7 @@ def _judged(envelope: dict[str, Any], message: dict[str, Any]) -> tuple[list[Fau
     )
     paths = {hole.path for hole in holes}
     # That a placeholder is no number, or no known word, is not what is wrong with it.
-    found = [*payloads.check_envelope(envelope), *payloads.check(message)]
+    found = [*payloads.check_envelope(envelope, message), *payloads.check(message)]
     errors += [*holes, *(fault for fault in found if fault.path not in paths)]
     return errors, [*warnings, *payloads.warnings(message)]
 

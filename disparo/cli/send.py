@@ -56,7 +56,7 @@ def send(
         content = messages.compose(given, number, raw=raw)
     except PayloadError as err:
         raise InputError(f"{file}: {err}") from err
-    for warning in payloads.warnings(message):
+    for warning in payloads.warnings(message, raw=raw or payloads.is_raw(given)):
         note(f"warning: {warning}")
     with connected() as connections:
         with connections.session() as session:

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from disparo import document
-from disparo.errors import Fault, InputError
+from disparo import document, messages, phone
+from disparo.campaigns import parse_file
+from disparo.errors import Fault, InputError, PayloadError
 from disparo.whatsapp import payloads
 
 # The same cases in every run, and no clock: the machine may be busy.
@@ -127,11 +128,26 @@ def test_a_document_that_is_no_object_is_no_message(value: Any) -> None:
         ({"recipient_type": "everybody"}, "recipient_type"),
         ({"context": {}}, "context.message_id"),
         ({"biz_opaque_callback_data": "x" * 513}, "biz_opaque_callback_data"),
+        ({"recipient": "5511999998888"}, "recipient"),
+        ({"recipient": "BR."}, "recipient"),
+        ({"recipient": "BR." + "a" * 129}, "recipient"),
+        ({"product_policy": "LAX"}, "product_policy"),
+        ({"recipient_identity_key_hash": 5}, "recipient_identity_key_hash"),
     ],
 )
 def test_an_envelope_that_the_provider_refuses_is_refused(envelope: dict[str, Any], path: str) -> None:
     (fault,) = payloads.check_envelope(envelope)
     assert fault.path == path
+
+
+def test_a_reaction_quotes_nothing() -> None:
+    envelope = {"context": {"message_id": "wamid.x"}, "recipient": "BR.a1", "to": 5}
+    assert payloads.check_envelope(envelope, {"type": "text"}) == []
+    (fault,) = payloads.check_envelope(envelope, {"type": "reaction"})
+    assert fault.path == "context"
+    reaction = {"type": "reaction", "reaction": {"message_id": "wamid.y", "emoji": "👍"}}
+    with pytest.raises(PayloadError, match="context"):
+        messages.compose({**reaction, "context": {"message_id": "wamid.x"}}, phone.parse("5511999998888"))
 
 
 CODE = "interactive.action.parameters.payment_settings[0].pix_dynamic_code.code"
@@ -424,18 +440,65 @@ def test_an_unknown_type_names_the_known_ones_and_the_way_around() -> None:
     assert payloads.check([]) == [Fault("", "is no object", "[]")]  # type: ignore[arg-type]
 
 
-def test_unknown_keys_are_sent_and_warned_of() -> None:
+def with_unknown_keys() -> dict[str, Any]:
     found = message("mpm_template")
     found["ttl"] = 5
-    found["template"]["namespace"] = "x"
+    found["template"]["colour"] = "x"
     found["template"]["components"][2]["parameters"][0]["action"]["sections"][0]["colour"] = "red"
-    assert payloads.check(found) == []
-    assert [warning.path for warning in payloads.warnings(found)] == [
-        "ttl",
-        "template.namespace",
+    return found
+
+
+def test_keys_that_no_page_has_are_refused_with_the_way_around() -> None:
+    faults = payloads.check(with_unknown_keys())
+    assert [fault.path for fault in faults] == [
         f"{MPM}.sections[0].colour",
+        "template.colour",
+        "ttl",
     ]
-    assert payloads.wire("1", found, {})["ttl"] == 5
+    assert all("raw: true" in fault.message and fault.value is None and fault.source for fault in faults)
+
+
+def test_a_raw_message_is_sent_with_what_would_have_been_refused_as_warnings() -> None:
+    document_ = {"raw": True, "to": "5511999998888", **with_unknown_keys()}
+    assert payloads.is_raw(document_)
+    envelope, content = payloads.split(document_)
+    assert "raw" not in {**envelope, **content}
+    told = payloads.warnings(content, raw=True)
+    assert [fault.path for fault in told] == [fault.path for fault in payloads.check(content)]
+    sent = messages.compose(document_, phone.parse("5511999998888"))
+    assert sent["ttl"] == 5
+    assert "raw" not in sent
+    assert messages.compose({**document_, "raw": False}, phone.parse("5511999998888"), raw=True) == sent
+    with pytest.raises(PayloadError, match="ttl"):
+        messages.compose({**document_, "raw": False}, phone.parse("5511999998888"))
+
+
+def test_a_raw_message_of_an_unknown_type_passes_with_a_warning() -> None:
+    (told,) = payloads.warnings({"type": "poll", "poll": {}}, raw=True)
+    assert told.path == "type"
+    assert messages.compose({"raw": True, "type": "poll", "poll": {}}, phone.parse("5511999998888")) == {
+        "messaging_product": "whatsapp",
+        "recipient_type": "individual",
+        "to": "5511999998888",
+        "type": "poll",
+        "poll": {},
+    }
+
+
+def test_raw_is_true_or_false() -> None:
+    assert not payloads.is_raw({"type": "text"})
+    assert not payloads.is_raw([])
+    with pytest.raises(InputError, match="raw: is true"):
+        payloads.is_raw({"raw": "yes"})
+
+
+def test_raw_beside_the_type_says_the_same_in_a_campaign_file() -> None:
+    file = {"name": "a", "app": "loja", "message": {"raw": True, "type": "poll", "poll": {}}}
+    assert parse_file(file, "a.yaml").raw
+    file["message"] = {"type": "text", "text": {"body": "Oi"}}
+    assert not parse_file(file, "a.yaml").raw
+    with pytest.raises(InputError, match="raw: is true"):
+        parse_file({**file, "message": {"raw": 1}}, "a.yaml")
 
 
 def test_a_message_with_faults_and_a_message_of_unknown_type_have_no_warnings() -> None:
@@ -451,6 +514,13 @@ def test_a_header_of_a_type_and_nothing_else_is_warned_of_as_the_page_shows_it()
 
 LINK = {"link": "https://example.com/a.png"}
 BODY = {"body": {"text": "Olá"}}
+
+
+def product_card(place: int) -> dict[str, Any]:
+    action = {"product_retailer_id": f"sku{place}", "catalog_id": "1"}
+    return {"card_index": place, "type": "product", "action": action}
+
+
 GOOD: list[tuple[str, dict[str, Any]]] = [
     ("image", {"image": {**LINK, "caption": "x"}}),
     ("video", {"video": {"id": "1"}}),
@@ -458,7 +528,10 @@ GOOD: list[tuple[str, dict[str, Any]]] = [
     ("document", {"document": {**LINK, "filename": "a.pdf"}}),
     ("sticker", {"sticker": LINK}),
     ("location", {"location": {"latitude": "-23.5", "longitude": -46.6, "name": "Loja"}}),
-    ("contacts", {"contacts": [{"name": {"formatted_name": "Ana"}, "phones": [{"phone": "1"}]}]}),
+    (
+        "contacts",
+        {"contacts": [{"name": {"formatted_name": "Ana", "first_name": "Ana"}, "phones": [{"phone": "1"}]}]},
+    ),
     ("reaction", {"reaction": {"message_id": "wamid.x", "emoji": ""}}),
     (
         "interactive list",
@@ -497,7 +570,10 @@ GOOD: list[tuple[str, dict[str, Any]]] = [
         },
     ),
     ("interactive location_request_message", {"interactive": BODY | {"action": {"name": "send_location"}}}),
-    ("interactive carousel", {"interactive": BODY | {"action": {"cards": [{}, {}]}}}),
+    (
+        "interactive carousel",
+        {"interactive": BODY | {"action": {"cards": [product_card(0), product_card(1)]}}},
+    ),
     ("interactive address_message", {"interactive": BODY | {"action": {"name": "address_message"}}}),
     (
         "interactive order_status",
@@ -560,7 +636,7 @@ def test_rows_of_a_list_are_counted_over_its_sections() -> None:
     found = typed(
         "interactive list", {"interactive": BODY | {"action": {"button": "Ver", "sections": sections}}}
     )
-    assert only_fault(found).message == "have 12 rows together"
+    assert only_fault(found).message == "have 12 rows together; 10 are allowed"
     del found["interactive"]["action"]["sections"][2]["rows"][2:]
     assert payloads.check(found) == []
 
@@ -590,8 +666,37 @@ def test_rows_of_a_list_are_counted_over_its_sections() -> None:
         {"type": "button", "sub_type": "flow", "index": 0, "parameters": [{"type": "action", "action": {}}]},
         {"type": "button", "sub_type": "catalog", "index": 0},
         {"type": "button", "sub_type": "voice_call", "index": 0, "parameters": [{"type": "ttl_minutes"}]},
-        {"type": "carousel", "cards": [{}, {}]},
-        {"type": "limited_time_offer", "parameters": [{"type": "limited_time_offer"}]},
+        {"type": "button", "sub_type": "voice_call", "parameters": [{"type": "payload", "payload": "x"}]},
+        {
+            "type": "CAROUSEL",
+            "cards": [
+                {
+                    "card_index": place,
+                    "components": [
+                        {"type": "HEADER", "parameters": [{"type": "IMAGE", "image": {"id": "1"}}]}
+                    ],
+                }
+                for place in range(2)
+            ],
+        },
+        {
+            "type": "limited_time_offer",
+            "parameters": [
+                {
+                    "type": "limited_time_offer",
+                    "limited_time_offer": {"expiration_time_ms": 1795219200000},
+                }
+            ],
+        },
+        {
+            "type": "tap_target_configuration",
+            "parameters": [
+                {
+                    "type": "tap_target_configuration",
+                    "tap_target_configuration": [{"url": "https://loja.example", "title": "Ver"}],
+                }
+            ],
+        },
     ],
     ids=lambda component: component.get("sub_type", component["type"]),
 )
