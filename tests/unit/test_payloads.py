@@ -178,9 +178,10 @@ def test_a_code_that_no_bank_will_take_is_sent_with_a_warning() -> None:
 
 
 def test_a_masked_key_is_sent_with_a_warning() -> None:
-    (warning,) = payloads.warnings(message("pix_template"))
-    assert warning.path == f"{TEMPLATE_PIX}.payment_settings[0].pix_dynamic_code.key"
-    assert warning.value is None
+    name, key = payloads.warnings(message("pix_template"))
+    assert name.path == f"{TEMPLATE_PIX}.payment_settings[0].pix_dynamic_code.merchant_name"
+    assert key.path == f"{TEMPLATE_PIX}.payment_settings[0].pix_dynamic_code.key"
+    assert key.value is None
 
 
 def test_a_static_code_and_a_code_of_another_amount_are_warned_of() -> None:
@@ -188,6 +189,7 @@ def test_a_static_code_and_a_code_of_another_amount_are_warned_of() -> None:
     assert [warning.message for warning in warnings] == [
         "asks for 100 cents, total_amount says 50000",
         "is a static PIX code, which can be paid more than once",
+        "is another than the code's, “CLENILTON CRUZ DE ALENCAR”",
     ]
 
 
@@ -380,6 +382,7 @@ def test_shipping_discount_quantity_and_sale_price_enter_the_total() -> None:
 def test_a_payment_request_may_leave_out_the_order_and_offer_several_ways_to_pay() -> None:
     found = message("pix_session")
     parameters = found["interactive"]["action"]["parameters"]
+    parameters["payment_settings"][0]["pix_dynamic_code"]["merchant_name"] = "Empresa"
     del parameters["order"]
     parameters["payment_settings"] += [
         {"type": "payment_link", "payment_link": {"uri": "https://pay.example.com/1"}},
