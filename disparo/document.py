@@ -148,7 +148,9 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         seen: set[str] = set()
         for key, _ in pairs:
             if key in seen:
-                raise _FaultError(f"the key “{key}” stands twice in one object; remove one")
+                # Half of a character can be written in JSON, and be shown nowhere.
+                shown = key.encode("utf-8", "replace").decode()
+                raise _FaultError(f"the key “{shown}” stands twice in one object; remove one")
             seen.add(key)
     return found
 

@@ -9,7 +9,11 @@ from disparo.errors import InputError
 Numbers: TypeAlias = Literal["br", "en"]
 """How amounts are written: ``br`` is 1.234,56, ``en`` is 1,234.56."""
 
-_AMOUNT = re.compile(r"(?:R\$)?([0-9][0-9.,]*)")
+#: A blank may stand after the sign, and for thousands: ``R$ 1 234,56``. Elsewhere it parts two numbers.
+_AMOUNT = re.compile(
+    r"(?:R\$\s*)?([0-9]{1,3}(?:\s[0-9]{3})+(?:[.,][0-9]{1,2})?|[0-9][0-9.,]*)", re.IGNORECASE
+)
+_TOO_MUCH = 10**13
 _THOUSANDS = {"br": (".", ","), "en": (",", ".")}
 
 
@@ -35,6 +39,8 @@ def cents(value: object, numbers: Numbers | None = None) -> int:
         raise InputError("an amount is missing." if value is None else "an amount is a number or text.")
     if not amount.is_finite() or amount < 0:
         raise InputError("an amount is a number that is not below zero.")
+    if amount >= _TOO_MUCH:
+        raise InputError("an amount is below 10 trillion reais.")
     hundredths = amount * 100
     if hundredths != hundredths.to_integral_value():
         raise InputError("an amount has more than two decimals; write reais and cents, as in 1234,56.")
@@ -42,13 +48,16 @@ def cents(value: object, numbers: Numbers | None = None) -> int:
 
 
 def _read_amount(text: str, numbers: Numbers | None) -> Decimal:
-    compact = "".join(text.split()).upper()
-    if not compact:
+    stripped = text.strip()
+    if not stripped:
         raise InputError("an amount is missing.")
-    match = _AMOUNT.fullmatch(compact)
-    if not match or len(compact) > 30:
+    match = _AMOUNT.fullmatch(stripped)
+    if not match or len(stripped) > 30:
         raise InputError("an amount is written like 1.234,56 or R$ 812,50, and is not below zero.")
-    written = match[1]
+    written = "".join(match[1].split())
+    if written != match[1]:
+        # What comes after the thousands is the decimal sign, whichever way numbers are written.
+        return Decimal(written.replace(",", "."))
     thousands, point = _THOUSANDS[numbers or _style(written)]
     whole, *decimals = written.split(point)
     groups = whole.split(thousands)

@@ -230,3 +230,10 @@ def test_any_text_gives_a_document_or_a_sentence(text: str) -> None:
         assert isinstance(read(text), dict | list)
     except InputError as refused:
         assert str(refused).startswith("message")  # noqa: PT017  both outcomes are right
+
+
+def test_a_repeated_key_that_holds_half_a_character_is_told_in_a_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text('{"\\ud800": 1, "\\ud800": 2}')
+    with pytest.raises(InputError, match="the key “\\?” stands twice"):
+        document.load(path, None, "a.json")

@@ -767,3 +767,38 @@ def test_whatever_stands_anywhere_is_reported_and_never_raises(spot: tuple[str, 
     payloads.template_name(found)
     payloads.wire("5511999998888", found, {})
     assert json.dumps(found) == before
+
+
+def test_a_type_that_is_no_text_is_told_as_such() -> None:
+    (fault,) = payloads.check({"type": "interactive", "interactive": {"type": None, "body": {"text": "x"}}})
+    assert (fault.path, fault.message) == ("interactive.type", "must be text, not null")
+
+
+def test_the_header_of_a_product_list_has_a_text() -> None:
+    sections = [{"title": "Novos", "product_items": [{"product_retailer_id": "a"}]}]
+    content = {
+        "type": "product_list",
+        "body": {"text": "x"},
+        "action": {"catalog_id": "1", "sections": sections},
+    }
+    message = {"type": "interactive", "interactive": {**content, "header": {"type": "text"}}}
+    assert [fault.path for fault in payloads.check(message)] == ["interactive.header.text"]
+
+
+def test_half_a_character_and_an_endless_number_are_refused_in_a_sentence() -> None:
+    (fault,) = payloads.check({"type": "image", "image": {"link": "\ud800"}})
+    assert (fault.path, fault.value) == ("image.link", "?")
+    order = changed("pix_session", f"{PIX}.total_amount.value", 10**5_000)
+    assert f"{PIX}.total_amount.value" in [fault.path for fault in payloads.check(order)]
+
+
+def test_many_parameters_are_compared_in_no_time_worth_noting() -> None:
+    parameters = [{"type": "text", "parameter_name": f"p{n}", "text": "x"} for n in range(20_000)]
+    parameters.append(parameters[7])
+    template = {
+        "name": "x",
+        "language": {"code": "pt_BR"},
+        "components": [{"type": "body", "parameters": parameters}],
+    }
+    (fault,) = payloads.check({"type": "template", "template": template})
+    assert fault.path == "template.components[0].parameters[20000].parameter_name"

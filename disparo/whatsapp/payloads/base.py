@@ -27,6 +27,9 @@ def broken(
     sentence: str, at: str = "", value: object = None, limit: str | None = None
 ) -> PydanticCustomError:
     """A broken rule of several fields; ``at`` is where it shows, from the model that looks."""
+    if isinstance(value, str):
+        # Half of a character can be shown nowhere.
+        value = value.encode("utf-8", "replace").decode()
     return PydanticCustomError(
         "rule", "{sentence}", {"sentence": sentence, "at": at, "value": value, "limit": limit}
     )
@@ -48,9 +51,11 @@ def tag_of(value: object) -> str | None:
 
 def repeated(values: list[Any]) -> Iterator[tuple[int, Any]]:
     """Place and value of every entry that stands earlier in the list too."""
+    seen: set[str] = set()
     for place, value in enumerate(values):
-        if value in values[:place]:
+        if (written := repr(value)) in seen:
             yield place, value
+        seen.add(written)
 
 
 def _address(text: str) -> str:

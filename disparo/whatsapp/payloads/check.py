@@ -73,7 +73,7 @@ _SUB_TYPES = (
 _ESCAPE = "With raw: true beside the type, a message is sent unchecked"
 # Values that lead to money or to a person stay out of what may be logged.
 _SECRET = re.compile(
-    r"pix_dynamic_code\.(code|key)$|(^|\.)(to|recipient|digitable_line|coupon_code|credential_id|phones.*)$"
+    r"(^|pix_dynamic_code\.)(code|key)$|(^|\.)(to|recipient|digitable_line|coupon_code|credential_id|phones.*)$"
 )
 
 
@@ -258,6 +258,8 @@ def _untagged(given: object, context: dict[str, Any], path: str) -> tuple[str, s
     path = path.removesuffix(f".{name}") + f".{name}"
     if name not in given:
         return path, "is required", None
+    if not isinstance(given[name], str):
+        return path, f"must be text, not {_json_type(given[name])}", None
     return path, f"must be one of {', '.join(known)}. {_ESCAPE}", ", ".join(known)
 
 
@@ -293,5 +295,7 @@ def _oddities(value: object, path: str, source: str) -> Iterator[Fault]:
 
 
 def _cut(value: object) -> str:
-    text = str(value)
+    if isinstance(value, int) and abs(value) >= 10**60:
+        return "a number of more than 60 digits"
+    text = str(value).encode("utf-8", "replace").decode()
     return text if len(text) <= 60 else text[:59] + "…"

@@ -45,6 +45,10 @@ class TextHeader(Header):
     type: Literal["text"]
 
 
+class ProductListHeader(TextHeader):
+    text: Text60
+
+
 class ImageHeader(Header):
     type: Literal["image"]
 
@@ -235,7 +239,7 @@ class ProductListAction(Model):
 
 
 class ProductListMessage(Interactive):
-    header: TextHeader
+    header: ProductListHeader
     action: ProductListAction
 
 

@@ -23,7 +23,7 @@ from disparo.whatsapp.payloads.base import (
 class Amount(Model):
     """Hundredths of a real: 1234 with offset 100 is R$ 12,34."""
 
-    value: Annotated[int, Field(ge=0)]
+    value: Annotated[int, Field(ge=0, le=10**15)]
     offset: Literal[100]
 
 
