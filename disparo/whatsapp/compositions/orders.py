@@ -1,15 +1,17 @@
 """Requests for payment in Brazil: the order, the ways to pay, and its status."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, ClassVar, Literal
 
-from disparo.errors import InputError
-from disparo.whatsapp import payloads
+from disparo import money
+from disparo.errors import Fault, InputError
+from disparo.whatsapp import boletos, br_code, payloads, pix_keys
 from disparo.whatsapp.compositions.base import Message, Part, given, refuse
 from disparo.whatsapp.compositions.content import Image
+from disparo.whatsapp.orders import SHORTEST
 from disparo.whatsapp.payloads import orders
 from disparo.whatsapp.payloads.base import JSONObject
 from disparo.whatsapp.payloads.check import check_part
@@ -34,7 +36,8 @@ class PixCode(WayToPay):
     """A PIX code that the buyer copies. WhatsApp shows it and never learns whether it was paid.
 
     Args:
-      code: The BR Code, "copia e cola". Line breaks and outer blanks are left out when it is sent.
+      code: The BR Code, "copia e cola", whole and with its right checksum. Line breaks and outer blanks are left out
+        when it is sent.
       merchant_name: Who is paid, as it is shown.
       key: The PIX key, as it is shown: digits of CPF or CNPJ, an e-mail, ``+55…``, or a random key.
 
@@ -52,6 +55,16 @@ class PixCode(WayToPay):
 
     def part(self) -> JSONObject:
         return given(code=self.code, merchant_name=self.merchant_name, key=self.key, key_type=self.key_type)
+
+    def _useless(self) -> Iterator[Fault]:
+        try:
+            br_code.parse(self.code)
+        except InputError as error:
+            yield Fault("code", f"payers would not be able to use it: {error}")
+        if not self.merchant_name.strip():
+            yield Fault("merchant_name", "is blank")
+        if wrong := pix_keys.fault(self.key, self.key_type):
+            yield Fault("key", wrong)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +97,12 @@ class Boleto(WayToPay):
 
     def part(self) -> JSONObject:
         return {"digitable_line": self.digitable_line}
+
+    def _useless(self) -> Iterator[Fault]:
+        try:
+            boletos.parse(self.digitable_line)
+        except InputError as error:
+            yield Fault("digitable_line", f"no bank would take it: {error}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +151,10 @@ class Item(Part):
             sale_amount=sale,
         )
 
+    def _useless(self) -> Iterator[Fault]:
+        if not self.name.strip():
+            yield Fault("name", "is blank")
+
     @property
     def total_cents(self) -> int:
         return (self.cents if self.sale_cents is None else self.sale_cents) * self.quantity
@@ -141,13 +164,15 @@ class Item(Part):
 class Order(Message):
     """A request for payment: by itself a message inside the 24-hour window; outside it, in a template's `OrderButton`.
 
+    It adds up, and its PIX code asks for what it asks for.
+
     Args:
       reference: 1 to 60 letters, digits, ``_``, ``-`` and ``.``; of one order of one business only.
       pay: What the buyer may pay with.
       body: 1 to 1024 characters; a template has its own.
       items: At least one, or none with ``total_cents``.
       total_cents: The sum of an order without items; with them it is reckoned.
-      expires: Aware; the button stops working then. At least 300 seconds ahead when it is sent.
+      expires: Aware; the button stops working then. At least 300 seconds ahead, now and when it is sent.
       expires_text: What is said of it, up to 120 characters.
       footer: Up to 60 characters.
 
@@ -169,6 +194,16 @@ class Order(Message):
     footer: str | None = None
 
     def __post_init__(self) -> None:
+        _all("pay", self.pay, WayToPay, "PixCode, PaymentLink, Boleto or OneClickCard")
+        _all("items", self.items, Item, "Item")
+        for name in ("tax_cents", "shipping_cents", "discount_cents"):
+            if type(cents := getattr(self, name)) is not int and (cents is not None or name == "tax_cents"):
+                raise InputError(f"Order: {name} is a whole number of cents")
+        if (
+            self.expires is not None
+            and _instant("Order: expires", self.expires) - datetime.now(UTC) < SHORTEST
+        ):
+            raise InputError("Order: expires is less than 300 seconds ahead, which WhatsApp refuses")
         if not self.items and (self.tax_cents or self.shipping_cents or self.discount_cents or self.expires):
             raise InputError(
                 "Order: tax, shipping, discount and expires belong to an order with items; give at least one item"
@@ -177,7 +212,17 @@ class Order(Message):
             faults = check_part(orders.OrderDetails, self.order_details(), _PAGE)
         else:
             faults = payloads.check(self.message())
-        refuse(faults, "Order")
+        refuse(faults or list(self._contradictions()), "Order")
+
+    def _contradictions(self) -> Iterator[Fault]:
+        for place, way in enumerate(self.pay):
+            if isinstance(way, PixCode):
+                asked = br_code.parse(way.code).amount_cents
+                if asked not in (None, self._total):
+                    yield Fault(
+                        f"payment_settings[{place}].pix_dynamic_code.code",
+                        f"asks for {money.brl(asked)}, the order for {money.brl(self._total)}",
+                    )
 
     def order_details(self) -> JSONObject:
         """The object that session message and template share."""
@@ -236,6 +281,7 @@ class OrderStatus(Message):
       reference: That of the order.
       body: 1 to 1024 characters.
       description: Up to 120 characters.
+      paid_at: Aware.
 
     Source: Meta, WhatsApp Business Platform, Payments in Brazil, Orders.
     """
@@ -246,6 +292,11 @@ class OrderStatus(Message):
     description: str | None = None
     paid_at: datetime | None = None
     footer: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.paid_at is not None:
+            _instant("OrderStatus: paid_at", self.paid_at)
+        refuse(payloads.check(self.message()), "OrderStatus")
 
     def message(self) -> JSONObject:
         parameters = given(
@@ -262,6 +313,19 @@ class OrderStatus(Message):
                 action={"name": "review_order", "parameters": parameters},
             ),
         }
+
+
+def _all(name: str, values: object, kind: type, told: str) -> None:
+    if not isinstance(values, list | tuple) or not all(isinstance(one, kind) for one in values):
+        raise InputError(f"Order: {name} is a list, and each in it is made with {told}")
+
+
+def _instant(name: str, value: object) -> datetime:
+    if not isinstance(value, datetime) or value.utcoffset() is None:
+        raise InputError(
+            f"{name} is a datetime with its time zone, such as datetime(2026, 12, 24, tzinfo=UTC)"
+        )
+    return value
 
 
 def _amount(cents: int) -> JSONObject:
