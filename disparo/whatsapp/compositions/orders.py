@@ -11,7 +11,7 @@ from disparo.errors import Fault, InputError
 from disparo.whatsapp import boletos, br_code, payloads, pix_keys
 from disparo.whatsapp.compositions.base import Message, Part, given, refuse
 from disparo.whatsapp.compositions.content import Image
-from disparo.whatsapp.orders import SHORTEST
+from disparo.whatsapp.orders import SHORTEST, Goods
 from disparo.whatsapp.payloads import orders
 from disparo.whatsapp.payloads.base import JSONObject
 from disparo.whatsapp.payloads.check import check_part
@@ -184,7 +184,7 @@ class Order(Message):
     body: str | None = None
     items: Sequence[Item] = ()
     total_cents: int | None = None
-    goods: Literal["digital-goods", "physical-goods"] = "digital-goods"
+    goods: Goods = "digital-goods"
     tax_cents: int = 0
     shipping_cents: int | None = None
     discount_cents: int | None = None
@@ -273,6 +273,94 @@ class Order(Message):
         )
 
 
+def order_details(
+    reference: str,
+    *,
+    item: str | Sequence[Item],
+    amount: object = None,
+    amount_cents: int | None = None,
+    numbers: money.Numbers | None = None,
+    code: str | None = None,
+    pix_key: str | None = None,
+    pix_key_type: str | None = None,
+    merchant_name: str | None = None,
+    link: str | None = None,
+    digitable_line: str | None = None,
+    tax_cents: int = 0,
+    shipping_cents: int | None = None,
+    discount_cents: int | None = None,
+    expires: datetime | None = None,
+    expires_text: str | None = None,
+    goods: Goods = "digital-goods",
+    body: str | None = None,
+    header: Image | None = None,
+    footer: str | None = None,
+) -> Order:
+    """The order of few values, as a row of a spreadsheet has them.
+
+        order = order_details("MENS-1", amount="812,50", code=code, pix_key="financeiro@colegio.example", item="Mensalidade")
+        Template("mensalidade_pix", "pt_BR", body=["Maria", "R$ 812,50"], buttons=[OrderButton(order)])
+
+    Args:
+      reference: 1 to 60 letters, digits, ``_``, ``-``, ``.``; a business uses each once.
+      item: What is paid for, in the customer's words (up to 60 characters), or several with their prices.
+      amount: The total in reais, as people and spreadsheets write it: ``"1.234,56"``, ``"R$ 12,34"``, ``1234.5``.
+      amount_cents: The total in cents, instead of ``amount``. With several items both may be left out.
+      numbers: What ``1.234`` means in ``amount``: ``br`` or ``en``.
+      code: The BR Code to be copied; line breaks and outer blanks go.
+      pix_key: Shown to the payer. A static code names its own, for a dynamic one it must be given.
+      pix_key_type: ``CPF``, ``CNPJ``, ``EMAIL``, ``PHONE`` or ``EVP``; else it is found out.
+      merchant_name: Who is paid, as it is shown; else the name in the code.
+      link: The address of a page on which to pay.
+      digitable_line: The 47 or 48 digits of a boleto. Any of the three ways to pay may stand together.
+      expires: Aware; after it the button to pay is dead. At least 300 seconds ahead.
+      expires_text: Says so to the customer, up to 120 characters; needed with ``expires``.
+      body: As in `Order`; with it the order is a message of its own.
+
+    Raises:
+      InputError: Something is missing, cannot be right, or the code asks for another amount.
+    """
+    if expires is not None and not expires_text:
+        raise InputError("expires needs expires_text, which tells the customer")
+    total = _total(amount, amount_cents, numbers)
+    if isinstance(item, str):
+        for name, cents in (("tax", tax_cents), ("shipping", shipping_cents), ("discount", discount_cents)):
+            if type(cents) is not int and (cents is not None or name == "tax"):
+                raise InputError(f"{name}_cents is a whole number of cents")
+        if total is None:
+            raise InputError("give amount (in reais) or amount_cents")
+        price = total - tax_cents - (shipping_cents or 0) + (discount_cents or 0)
+        if price < 0:
+            raise InputError("the price of the item is below zero; are tax and shipping above the total?")
+        item = [Item("1", item, price)]
+    elif not item:
+        raise InputError("item names what is paid for; at least one")
+    pay: list[WayToPay] = []
+    if code is not None:
+        pay.append(_pix(code, pix_key, pix_key_type, merchant_name))
+    if link is not None:
+        pay.append(PaymentLink(_text("link", link).strip()))
+    if digitable_line is not None:
+        pay.append(Boleto(boletos.parse(_text("digitable_line", digitable_line))))
+    if not pay:
+        raise InputError("give a way to pay: code (PIX), link or digitable_line (boleto)")
+    return Order(
+        reference,
+        pay,
+        body,
+        items=item,
+        total_cents=total,
+        goods=goods,
+        tax_cents=tax_cents,
+        shipping_cents=shipping_cents,
+        discount_cents=discount_cents,
+        expires=expires,
+        expires_text=expires_text or "",
+        header=header,
+        footer=footer,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class OrderStatus(Message):
     """What became of an order, inside the 24-hour window; ``paid_at`` marks it paid.
@@ -313,6 +401,38 @@ class OrderStatus(Message):
                 action={"name": "review_order", "parameters": parameters},
             ),
         }
+
+
+def _total(amount: object, amount_cents: int | None, numbers: money.Numbers | None) -> int | None:
+    if amount is not None and amount_cents is not None:
+        raise InputError("give amount (in reais) or amount_cents, not both")
+    if amount is not None:
+        return money.cents(amount, numbers)
+    if amount_cents is not None and type(amount_cents) is not int:
+        raise InputError("amount_cents is a whole number of cents")
+    return amount_cents
+
+
+def _pix(code: str, key: str | None, key_type: str | None, merchant_name: str | None) -> PixCode:
+    """Name and key of a static code may be its own."""
+    found = br_code.parse(_text("code", code))
+    key = found.key if key is None else _text("pix_key", key)
+    if key is None:
+        raise InputError(
+            "pix_key is missing: a dynamic code does not name the key that is shown to the payer"
+        )
+    key_type = None if key_type is None else _text("pix_key_type", key_type)
+    return PixCode(
+        found.text,
+        found.merchant_name if merchant_name is None else merchant_name,
+        *pix_keys.parse(key, key_type),
+    )
+
+
+def _text(name: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise InputError(f"{name} is text, not {type(value).__name__}")
+    return value
 
 
 def _all(name: str, values: object, kind: type, told: str) -> None:
