@@ -383,6 +383,7 @@ def test_a_part_of_an_order_that_nobody_can_use_is_refused(make: Any, told: str)
         ({"discount_cents": 0.5}, "discount_cents is a whole number of cents"),
         ({"total_cents": "2700"}, "total_amount.value: must be a whole number"),
         ({"reference": 5}, "reference_id: must be text"),
+        ({"header": URL}, "header is an Image"),
         ({"goods": "foo"}, "type: must be"),
     ],
 )

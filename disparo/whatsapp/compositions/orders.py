@@ -196,6 +196,8 @@ class Order(Message):
     def __post_init__(self) -> None:
         _all("pay", self.pay, WayToPay, "PixCode, PaymentLink, Boleto or OneClickCard")
         _all("items", self.items, Item, "Item")
+        if self.header is not None and not isinstance(self.header, Image):
+            raise InputError("Order: header is an Image")
         for name in ("tax_cents", "shipping_cents", "discount_cents"):
             if type(cents := getattr(self, name)) is not int and (cents is not None or name == "tax_cents"):
                 raise InputError(f"Order: {name} is a whole number of cents")
