@@ -17,7 +17,9 @@ _COMPOSITIONS = "disparo.whatsapp.compositions"
 
 def __getattr__(name: str) -> Any:
     # Names of modules come by here too when one is asked for before it is imported.
-    if name[:1].isupper() and name in (compositions := import_module(_COMPOSITIONS)).__all__:
+    if (name[:1].isupper() or name == "order_details") and name in (
+        compositions := import_module(_COMPOSITIONS)
+    ).__all__:
         found = globals()[name] = getattr(compositions, name)
         return found
     raise AttributeError(f"module 'disparo' has no attribute {name!r}")

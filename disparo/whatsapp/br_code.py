@@ -13,6 +13,7 @@ from decimal import Decimal
 from typing import Any
 
 from disparo.errors import InputError
+from disparo.whatsapp import pix_keys
 
 LONGEST = 512  # characters; real codes have 100 to 250
 
@@ -20,6 +21,8 @@ _PIX = "br.gov.bcb.pix"
 _WHOLE = "the BR Code"
 _ACCOUNTS = [f"{number:02}" for number in range(26, 52)]  # EMVCo leaves these places to account schemes
 _NO_TXID = "***"
+#: Characters a field may have.
+_LONGEST_NAME, _LONGEST_CITY, _LONGEST_TXID = 25, 15, 25
 _LINE_BREAKS = re.compile("[\\r\\n\\v\\f\\x85\\u2028\\u2029]")
 # Beside what Python takes for blanks, what comes along invisibly when a text is copied.
 _INVISIBLE = "\ufeff\u200b\u200e\u200f\u2060"
@@ -112,8 +115,11 @@ def parse(code: str, *, verify: bool = True) -> BRCode:
         raise InputError(f"The BR Code is in currency {currency[:12]} (field 53); PIX is in reais (986).")
     if country != "BR":
         raise InputError(f"The BR Code is of country {country[:12]} (field 58); PIX is of BR.")
+    category = fields.get("52", "")
+    if category and not re.fullmatch("[0-9]{4}", category):
+        raise InputError(f"The BR Code has “{category[:12]}” as category (field 52); it is four digits.")
     additional = _fields(fields["62"], "field 62 of the BR Code") if "62" in fields else {}
-    txid = additional.get("05") or _NO_TXID
+    txid = _short(additional.get("05") or _NO_TXID, _LONGEST_TXID, "reference (field 62, 05)")
     return BRCode(
         text=text,
         key=account.get("01"),
@@ -122,10 +128,12 @@ def parse(code: str, *, verify: bool = True) -> BRCode:
         amount_cents=_cents(fields["54"]) if "54" in fields else None,
         currency=currency,
         country=country,
-        merchant_name=_required(fields, "59", "merchant name"),
-        city=_required(fields, "60", "city"),
+        merchant_name=_short(
+            _required(fields, "59", "merchant name"), _LONGEST_NAME, "merchant name (field 59)"
+        ),
+        city=_short(_required(fields, "60", "city"), _LONGEST_CITY, "city (field 60)"),
         txid=None if txid == _NO_TXID else txid,
-        category=fields.get("52", ""),
+        category=category,
     )
 
 
@@ -179,10 +187,32 @@ def _account(fields: dict[str, str]) -> dict[str, str]:
         if name in fields and _PIX in fields[name].lower():
             account = _fields(fields[name], f"field {name} of the BR Code")
             if account.get("00", "").lower() == _PIX:
-                if not account.get("01") and not account.get("25"):
-                    raise InputError("The BR Code has neither a PIX key nor the address of a charge.")
+                _check_account(account, name)
                 return account
     raise InputError("The BR Code holds no PIX account (br.gov.bcb.pix).")
+
+
+def _check_account(account: dict[str, str], place: str) -> None:
+    key, url = account.get("01"), account.get("25")
+    if not key and not url:
+        raise InputError("The BR Code has neither a PIX key nor the address of a charge.")
+    if url and "://" in url:
+        raise InputError(
+            f"The address of the charge in the BR Code (field {place}, 25) stands without https://; "
+            "ask its issuer for another."
+        )
+    # Check digits are left to the bank: published samples have keys that are nobody's.
+    if key and not url and not pix_keys.has_form(key):
+        raise InputError(
+            f"The BR Code names {pix_keys.mask(key)} as PIX key (field {place}, 01), which is no CPF, CNPJ, e-mail, "
+            "phone or random key."
+        )
+
+
+def _short(value: str, longest: int, what: str) -> str:
+    if len(value) > longest:
+        raise InputError(f"The BR Code has {len(value)} characters as {what}; {longest} are allowed.")
+    return value
 
 
 def _required(fields: dict[str, str], name: str, meaning: str) -> str:

@@ -26,6 +26,7 @@ _EVP = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _PHONE = re.compile(
     r"\+55(1[1-9]|2[12478]|3[1-578]|4[1-9]|5[1345]|6[1-9]|7[134579]|8[1-9]|9[1-9])(9[0-9]{8}|[2-9][0-9]{7})"
 )
+_ANY_PHONE = re.compile(r"\+[1-9][0-9]{2,15}")
 _PUNCTUATION = str.maketrans("", "", " .-/")
 _PHONE_PUNCTUATION = str.maketrans("", "", " .-()")
 
@@ -72,6 +73,17 @@ def fault(key: str, key_type: str) -> str | None:
             written = canonical != key and _fault(canonical, known) is None
             return f"is written {_WRITTEN[known]}" if written else found
     return f"is of no known type; there are {', '.join(KEY_TYPES)}"
+
+
+def has_form(key: str) -> bool:
+    """Whether ``key`` is written as a key of some type is, even if its check digits or area code are wrong."""
+    text = key.strip()
+    bare = text.translate(_PUNCTUATION).upper()
+    return (
+        any(form.fullmatch(bare) for form in (_CPF, _CNPJ))
+        or any(form.fullmatch(text.lower()) for form in (_EMAIL, _EVP))
+        or _ANY_PHONE.fullmatch(text.translate(_PHONE_PUNCTUATION)) is not None
+    )
 
 
 def mask(key: str) -> str:

@@ -7,11 +7,10 @@ import pytest
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from disparo import apps, messages, phone
+from disparo import apps, messages, order_details, phone
 from disparo.errors import ConflictError, InputError, PayloadError
 from disparo.models import Message
 from disparo.statuses import Status
-from disparo.whatsapp import orders
 
 TO = phone.parse("5511999998888")
 
@@ -43,11 +42,15 @@ def test_a_key_names_one_content_whatever_the_order_of_its_fields(session, app, 
 
 
 def test_a_request_for_payment_is_too_late_before_its_order_expires(session, app, now):
-    order = orders.order_details(
-        "R1", amount_cents=100, link="https://pay.example/1", item="A",
-        expires_at=now + timedelta(hours=1), expires_text="já", now=now,
-    )  # fmt: skip
-    asked = messages.compose(orders.in_session(order, "Olá"), TO)
+    order = order_details(
+        "R1", amount_cents=100, link="https://pay.example/1", item="A", body="Olá"
+    ).message()
+    expires = str(int((now + timedelta(hours=1)).timestamp()))
+    order["interactive"]["action"]["parameters"]["order"]["expiration"] = {
+        "timestamp": expires,
+        "description": "já",
+    }
+    asked = messages.compose(order, TO)
     first, _ = messages.add(session, app, TO, asked, key="k", due_at=now, now=now)
     assert first.not_after == now + timedelta(minutes=55)
     later = now + timedelta(minutes=55)

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from disparo import campaigns, recipients
-from disparo.whatsapp import orders
+from disparo import OrderButton, Template, campaigns, order_details, recipients
 
 PAGE = json.loads((Path(__file__).parent.parent / "data" / "seeds" / "pix_session.json").read_text())
 CODE = PAGE["interactive"]["action"]["parameters"]["payment_settings"][0]["pix_dynamic_code"]["code"]
@@ -187,10 +186,8 @@ def test_a_batch_needs_no_order_in_the_providers_json(run, make, connections, tm
     )[0]
     sent = json.loads(recipients.render(*campaigns.compile_message(content), params, "5511999998888"))
     code = code_of("10.00")
-    order = orders.order_details(
-        "R1", amount_cents=1000, code=code, item="Mensalidade", merchant_name="Colégio"
-    )
-    message = orders.in_template(order, "mensalidade_pix", ["Maria"])
+    order = order_details("R1", amount_cents=1000, code=code, item="Mensalidade", merchant_name="Colégio")
+    message = Template("mensalidade_pix", "pt_BR", body=["Maria"], buttons=[OrderButton(order)]).message()
     assert (
         sent
         == {"messaging_product": "whatsapp", "recipient_type": "individual", "to": "5511999998888"} | message

@@ -129,7 +129,7 @@ def test_fields_may_stand_in_any_order_and_others_beside_them() -> None:
         "62160505PED100703abc" + "80380014br.gov.bcb.pix2516pix.example/rec1"
     )
     found = br_code.parse(signed(body))
-    assert (found.key, found.txid, found.url) == ("a", "PED10", None)
+    assert (found.key, found.txid, found.url) == ("a@b.co", "PED10", None)
 
 
 def test_lengths_count_characters_of_any_alphabet() -> None:
@@ -150,7 +150,7 @@ def test_an_amount_is_exact_to_the_cent(cents: int) -> None:
     assert found.amount_cents == cents
 
 
-ACCOUNT = "26230014br.gov.bcb.pix0101a"
+ACCOUNT = "26280014br.gov.bcb.pix0106a@b.co"
 HEAD = "000201" + ACCOUNT + "52040000"
 TAIL = "5802BR5901A6001B"
 
@@ -173,7 +173,7 @@ def test_a_code_may_have_no_txid(nothing: str) -> None:
 
 def test_the_pix_account_may_stand_in_a_later_place() -> None:
     code = "000201" + "2604abcd" + ACCOUNT.replace("26", "27", 1) + "5303986" + TAIL
-    assert br_code.parse(signed(code)).key == "a"
+    assert br_code.parse(signed(code)).key == "a@b.co"
 
 
 @pytest.mark.parametrize(
@@ -219,6 +219,58 @@ def test_what_is_no_pix_code_is_refused_with_what_is_wrong(code: str, part: str)
     with pytest.raises(InputError, match=part) as caught:
         br_code.parse(code)
     assert "Fulan" not in str(caught.value)
+
+
+def code(
+    account: str = "0106a@b.co", category: str = "0000", name: str = "A", city: str = "B", txid: str = "***"
+) -> str:
+    def field(place: str, value: str) -> str:
+        return f"{place}{len(value):02}{value}"
+
+    return signed(
+        "000201" + field("26", f"0014br.gov.bcb.pix{account}") + field("52", category) + "53039865802BR"
+        + field("59", name) + field("60", city) + field("62", field("05", txid))
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("at", "over", "part"),
+    [
+        ({"name": "n" * 25}, {"name": "n" * 26}, "26 characters as merchant name .field 59.; 25"),
+        ({"city": "c" * 15}, {"city": "c" * 16}, "16 characters as city .field 60.; 15"),
+        ({"txid": "t" * 25}, {"txid": "t" * 26}, "26 characters as reference .field 62, 05.; 25"),
+        ({"category": "5411"}, {"category": "54x1"}, "“54x1” as category .field 52.; it is four digits"),
+        ({"category": ""}, {"category": "541"}, "“541” as category"),
+        (
+            {"account": "2508pix.ex/q"},
+            {"account": "2516https://pix.ex/q"},
+            "field 26, 25. stands without https",
+        ),
+        ({"account": "011112345678900"}, {"account": "011012345678AB"}, "as PIX key .field 26, 01."),
+        ({"account": "0106A@b.co"}, {"account": "0103foo"}, "names …o as PIX key"),
+    ],
+)
+def test_a_field_is_of_the_form_that_the_standard_gives_it(
+    at: dict[str, str], over: dict[str, str], part: str
+) -> None:
+    assert br_code.report(code(**at))["errors"] == []
+    with pytest.raises(InputError, match=part):
+        br_code.parse(code(**over))
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "12345678900",
+        "39580525000189",
+        "12ABC34501DE35",
+        "+5511999998888",
+        "ana@b.co",
+        "123E4567-e12b-12d1-a456-426655440000",
+    ],
+)
+def test_a_key_of_any_type_may_stand_in_a_code(key: str) -> None:
+    assert br_code.parse(code(account=f"01{len(key):02}{key}")).key == key
 
 
 def test_a_wrong_checksum_can_be_accepted_on_purpose() -> None:

@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from disparo import campaigns
+from disparo import campaigns, order_details
 from disparo.pix import ChargeReader
 from disparo.recipient_files import Row
 from disparo.recipients import Recipient, Reject
@@ -152,8 +152,9 @@ def test_the_order_expires_with_the_row() -> None:
 
 
 def by_hand(**more: Any) -> dict[str, Any]:
-    order = orders.order_details("R1", amount_cents=81250, code=static(), item="A")
-    return orders.in_session(order | {"reference_id": "{{ reference }}"} | more, "Olá")
+    message = order_details("R1", amount_cents=81250, code=static(), item="A", body="Olá").message()
+    message["interactive"]["action"]["parameters"] |= {"reference_id": "{{ reference }}"} | more
+    return message
 
 
 def test_a_message_that_contradicts_its_row_is_refused() -> None:
@@ -164,8 +165,8 @@ def test_a_message_that_contradicts_its_row_is_refused() -> None:
     other = signed(
         "00020126360014br.gov.bcb.pix01143958052500018952040000530398654041.005802BR5907EMPRESA6001B"
     )
-    order = orders.order_details("R1", amount_cents=100, code=other, item="A")
-    settings = order["payment_settings"]
+    order = order_details("R1", amount_cents=100, code=other, item="A")
+    settings = order.order_details()["payment_settings"]
     assert "the code asks for R$ 1,00, the row says R$ 812,50" in why({}, by_hand(payment_settings=settings))
     settings[0]["pix_dynamic_code"]["code"] = other[:-1] + "x"
     assert "checksum" in why({}, by_hand(payment_settings=settings))
@@ -173,13 +174,13 @@ def test_a_message_that_contradicts_its_row_is_refused() -> None:
 
 
 def test_the_expiry_that_a_message_has_by_hand_counts_as_well() -> None:
-    expires_at = NOW + timedelta(hours=2)
-    order = orders.order_details(
-        "R1", amount_cents=81250, code=static(), item="A", expires_at=expires_at, expires_text="x", now=NOW
-    )
-    assert good({}, orders.in_session(order, "Olá")).not_after == NOW + timedelta(minutes=90)
-    order["order"]["expiration"]["timestamp"] = str(int(NOW.timestamp()) + 299)
-    assert "less than 300 seconds ahead" in why({}, orders.in_session(order, "Olá"))
+    message = by_hand()
+    order = message["interactive"]["action"]["parameters"]["order"]
+    seconds = int(NOW.timestamp())
+    order["expiration"] = {"timestamp": str(seconds + 7200), "description": "x"}
+    assert good({}, message).not_after == NOW + timedelta(minutes=90)
+    order["expiration"]["timestamp"] = str(seconds + 299)
+    assert "less than 300 seconds ahead" in why({}, message)
 
 
 def test_a_name_or_key_that_is_not_the_codes_is_a_warning() -> None:

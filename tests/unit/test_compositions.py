@@ -1,7 +1,7 @@
 import re
 import subprocess
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +60,18 @@ from disparo.whatsapp.compositions import (
 )
 
 URL = "https://loja.example/a"
-END = datetime(2026, 12, 24, 12, 0, tzinfo=UTC)
-PIX = PixCode("00020101021226…", "Escola Exemplo", "39580525000189", "CNPJ")
+END = datetime(2096, 12, 24, 12, 0, tzinfo=UTC)
+KEY = "39580525000189"
+CODE = (
+    "00020101021226770014BR.GOV.BCB.PIX2555pix.example.com/qr/93598be0-1bd0-4997-8318-81776a1d8a99"
+    "5204000053039865802BR5907EMPRESA6009SAO PAULO62070503***6304EEAB"
+)
+OF_ONE_REAL = (
+    "00020126330014BR.GOV.BCB.PIX01111234567890052040000530398654041.005802BR5914Nome Sobrenome"
+    "6015Cidade Ficticia62100506LOJA016304C8E4"
+)
+BOLETO = "03399026944140000002628346101018898510000008848"
+PIX = PixCode(CODE, "Escola Exemplo", KEY, "CNPJ")
 BOLO = Item("sku1", "Bolo", 1000, 3, sale_cents=900)
 
 #: Message, and what it is in the provider's JSON.
@@ -235,7 +245,7 @@ MESSAGES: list[tuple[str, Message, dict[str, Any]]] = [
                 "parameters": {
                     "reference_id": "p-1",
                     "order": {"status": "completed", "description": "Obrigado"},
-                    "payment": {"status": "captured", "timestamp": 1798113600},
+                    "payment": {"status": "captured", "timestamp": 4007188800},
                 },
             },
         },
@@ -275,7 +285,7 @@ def test_cards_have_links_or_replies() -> None:
 def test_an_order_is_reckoned_and_is_the_same_in_a_session_and_in_a_template() -> None:
     order = Order(
         "p-1",
-        [PIX, PaymentLink(URL), Boleto("0" * 47), OneClickCard("1234", "c")],
+        [PIX, PaymentLink(URL), Boleto(BOLETO), OneClickCard("1234", "c")],
         "Pague aqui",
         items=[BOLO],
         tax_cents=50,
@@ -302,7 +312,7 @@ def test_an_order_is_reckoned_and_is_the_same_in_a_session_and_in_a_template() -
         "tax": {"value": 50, "offset": 100},
         "shipping": {"value": 500, "offset": 100},
         "discount": {"value": 250, "offset": 100},
-        "expiration": {"timestamp": "1798113600", "description": "Prazo para pagar"},
+        "expiration": {"timestamp": "4007188800", "description": "Prazo para pagar"},
     }
     assert [setting["type"] for setting in details["payment_settings"]] == [
         "pix_dynamic_code",
@@ -336,6 +346,67 @@ def test_an_order_without_items_has_a_total_and_nothing_else() -> None:
         Order("p-1", [PIX], items=[BOLO], total_cents=1)
 
 
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda: PixCode("lixo", "Loja", KEY, "CNPJ"), "PixCode: code: payers would not be able to use it"),
+        (lambda: PixCode(CODE, "Loja", "foo", "CNPJ"), "PixCode: key: a CNPJ has 14 digits"),
+        (lambda: PixCode(CODE, "   ", KEY, "CNPJ"), "PixCode: merchant_name: is blank"),
+        (lambda: Boleto("0" * 47), "Boleto: digitable_line: no bank would take it"),
+        (lambda: Item("1", " ", 5), "Item: name: is blank"),
+        (lambda: Item("1", "A", "5"), "Item: amount.value: must be a whole number"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_part_of_an_order_that_nobody_can_use_is_refused(make: Any, told: str) -> None:
+    with pytest.raises(PayloadError, match=re.escape(told)):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (
+            {"pay": [PixCode(OF_ONE_REAL, "Nome", KEY, "CNPJ")]},
+            "code: asks for R$ 1,00, the order for R$ 27,00",
+        ),
+        ({"pay": None}, "pay is a list, and each in it is made with PixCode,"),
+        ({"pay": [Text("Oi")]}, "pay is a list, and each"),
+        ({"pay": PIX}, "pay is a list, and each"),
+        ({"pay": []}, "payment_settings: has 0 entries"),
+        ({"items": [("A", 100)]}, "items is a list, and each in it is made with Item"),
+        ({"expires": "tomorrow"}, "expires is a datetime with its time zone"),
+        ({"expires": END.replace(tzinfo=None)}, "expires is a datetime with its time zone"),
+        ({"expires": datetime(2020, 1, 1, tzinfo=UTC)}, "expires is less than 300 seconds ahead"),
+        ({"expires": END, "expires_text": "x" * 121}, "has 121 characters; 120"),
+        ({"tax_cents": "5"}, "tax_cents is a whole number of cents"),
+        ({"tax_cents": None}, "tax_cents is a whole number of cents"),
+        ({"discount_cents": 0.5}, "discount_cents is a whole number of cents"),
+        ({"total_cents": "2700"}, "total_amount.value: must be a whole number"),
+        ({"reference": 5}, "reference_id: must be text"),
+        ({"header": URL}, "header is an Image"),
+        ({"goods": "foo"}, "type: must be"),
+    ],
+)
+@pytest.mark.parametrize("body", [None, "Pague"])
+def test_an_order_that_cannot_be_right_is_refused(more: dict[str, Any], told: str, body: str | None) -> None:
+    given = {"reference": "p-1", "pay": [PIX], "items": [BOLO], "body": body}
+    with pytest.raises(InputError, match=re.escape(told)):
+        Order(**{**given, **more})
+
+
+def test_an_order_may_expire_300_seconds_ahead(time_machine: Any) -> None:
+    time_machine.move_to(END, tick=False)
+    assert Order("p-1", [PIX], items=[BOLO], expires=END + timedelta(seconds=300))
+    with pytest.raises(InputError, match="less than 300 seconds ahead"):
+        Order("p-1", [PIX], items=[BOLO], expires=END + timedelta(seconds=299))
+
+
+@pytest.mark.parametrize("paid_at", ["now", END.replace(tzinfo=None), 5])
+def test_a_payment_was_at_an_instant(paid_at: Any) -> None:
+    with pytest.raises(InputError, match="OrderStatus: paid_at is a datetime with its time zone"):
+        OrderStatus("p-1", "completed", "Pago", paid_at=paid_at)
+
+
 def test_a_template_has_its_values_in_their_places() -> None:
     made = Template(
         "oferta",
@@ -351,7 +422,7 @@ def test_a_template_has_its_values_in_their_places() -> None:
         {"type": "text", "text": "Ana"},
         {"type": "date_time", "date_time": {"fallback_value": "hoje"}},
     ]
-    assert offer["parameters"][0]["limited_time_offer"] == {"expiration_time_ms": 1798113600000}
+    assert offer["parameters"][0]["limited_time_offer"] == {"expiration_time_ms": 4007188800000}
     assert [(button["index"], button["sub_type"]) for button in buttons] == [
         (1, "url"),
         (2, "copy_code"),
@@ -421,9 +492,9 @@ def test_a_wrong_value_is_one_sentence_with_path_value_limit_and_source() -> Non
     with pytest.raises(PayloadError, match="PixCode: code: is empty") as error:
         PixCode("", "Loja", "segredo", "CPF")
     assert "segredo" not in str(error.value)
-    order = Order("p-1", [PixCode("x", "Loja", "segredo", "CPF"), Boleto("123" * 16)], total_cents=1)
-    assert "segredo" not in repr(order)
-    assert "123" not in repr(order)
+    order = Order("p-1", [PIX, Boleto(BOLETO)], total_cents=1)
+    for secret in (CODE, KEY, BOLETO):
+        assert secret not in repr(order)
 
 
 def test_all_of_them_come_from_disparo_itself_and_only_when_asked_for() -> None:

@@ -45,6 +45,7 @@ from disparo.whatsapp.compositions.orders import (
     OrderStatus,
     PaymentLink,
     PixCode,
+    order_details,
 )
 from disparo.whatsapp.compositions.templates import (
     CatalogButton,
@@ -105,4 +106,5 @@ __all__ = [
     "Text",
     "URLEnding",
     "Video",
+    "order_details",
 ]

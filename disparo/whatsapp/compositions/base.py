@@ -1,7 +1,7 @@
 """What all messages in Python share: they are checked when they are made, and give the provider's JSON."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, TypeAlias
 
 from disparo.errors import Fault, PayloadError
@@ -41,7 +41,12 @@ class Part(ABC):
         """The object as in the provider's pages."""
 
     def __post_init__(self) -> None:
-        refuse(check_part(self._model, self.part(), self._source), type(self).__name__)
+        faults = check_part(self._model, self.part(), self._source)
+        refuse(faults or list(self._useless()), type(self).__name__)
+
+    def _useless(self) -> Iterable[Fault]:
+        """What WhatsApp would take and nobody could use; asked for when all else is right."""
+        return ()
 
 
 def refuse(faults: list[Fault], name: str) -> None:
