@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from disparo.whatsapp import br_code
+from disparo.whatsapp import br_code, payloads
 
 _PARAMETER = re.compile(
     r"template\.components\[\d+\](?:\.cards\[\d+\]\.components\[\d+\])?\.parameters\[\d+\]\.text"
@@ -26,10 +26,15 @@ def is_parameter(path: str) -> bool:
     return _PARAMETER.fullmatch(path) is not None
 
 
-def finish(path: str, holder: Mapping[str, Any], *, normalise: bool) -> Callable[[str], str] | None:
+def finish(
+    path: str,
+    holder: Mapping[str, Any],  # noqa: ARG001 - a ``rendering.Finish``
+    *,
+    normalise: bool,
+) -> Callable[[str], str] | None:
     """What is done to the text at a JSON path of a message, ``holder`` being its object; None: nothing."""
     if normalise and is_parameter(path):
         return one_line
-    if path.endswith(".code") and "merchant_name" in holder:
+    if payloads.is_pix_code(path):
         return br_code.clean
     return None

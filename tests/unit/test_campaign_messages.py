@@ -270,6 +270,51 @@ def test_a_code_loses_its_line_breaks_wherever_it_comes_from() -> None:
     assert setting(sent(message, {"ways": ways}))["code"] == "0002 010102"
 
 
+def payment_request(code: str, **request: Any) -> dict[str, Any]:
+    way = {"type": "pix_dynamic_code", "pix_dynamic_code": {"code": code}}
+    action = {"payment_request": {"payment_setting": way, **request}}
+    parameter = {"type": "action", "action": action}
+    message = template("Oi")
+    message["template"]["components"].append(
+        {"type": "button", "sub_type": "payment_request", "index": 0, "parameters": [parameter]}
+    )
+    return message
+
+
+def test_the_code_of_a_payment_request_is_cleaned_without_a_name_beside_it() -> None:
+    for message, params in (
+        (payment_request("{{ c }}"), {"c": " 0002\n01 "}),
+        (payment_request(" 0002\n01 "), {}),
+    ):
+        for filled in (sent(message, params), payloads.wire(PHONE, sent(message, params), {})):
+            action = filled["template"]["components"][1]["parameters"][0]["action"]
+            assert action["payment_request"]["payment_setting"]["pix_dynamic_code"] == {"code": "000201"}
+
+
+def test_the_code_in_a_card_is_cleaned() -> None:
+    message = payment_request(" a\nb ")
+    cards = [{"card_index": 0, "components": message["template"]["components"]}]
+    message["template"]["components"] = [{"type": "carousel", "cards": cards}]
+    found = payloads.wire(PHONE, message, {})
+    assert found["template"] == sent(message, {})["template"]
+    assert " a" not in json.dumps(found)
+
+
+def test_what_only_looks_like_a_code_stays() -> None:
+    data = {"merchant_name": "x", "code": " a\nb ", "pix_dynamic_code": {"code": " a\nb "}}
+    message = template("Oi")
+    flow = {"type": "action", "action": {"flow_action_data": data}}
+    message["template"]["components"].append(
+        {"type": "button", "sub_type": "flow", "index": 0, "parameters": [flow]}
+    )
+    assert sent(message, {})["template"] == message["template"]
+    whole = dict(message["template"]["components"][1]["parameters"][0]["action"], flow_action_data="{{ d }}")
+    with_column = json.loads(json.dumps(message))
+    with_column["template"]["components"][1]["parameters"][0]["action"] = whole
+    assert sent(with_column, {"d": data})["template"] == message["template"]
+    assert payloads.wire(PHONE, message, {})["template"] is message["template"]
+
+
 # --- single messages
 
 
