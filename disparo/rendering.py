@@ -48,8 +48,10 @@ _SPECIAL = frozenset({"self", "loop", "super", "caller", "varargs", "kwargs"})
 _LACKING = re.compile(r"(?P<beginning>.*? has no (?:attribute|element)) (?P<name>.*)", re.DOTALL)
 
 _Fill: TypeAlias = Callable[[dict[str, Any]], Any]
-Finish: TypeAlias = Callable[[str, Mapping[str, Any]], Callable[[str], str] | None]
-"""What is done to a text once it is filled, by its JSON path and the object that holds it; None: nothing."""
+_Holders: TypeAlias = tuple[Mapping[str, Any], ...]
+Finish: TypeAlias = Callable[[str, _Holders], Callable[[str], str] | None]
+"""What is done to a text once it is filled, by its JSON path and the objects that it is in, the outermost first;
+None: nothing."""
 
 
 class Content:
@@ -127,7 +129,7 @@ def compile_content(
     return _Compiler(finish or _nothing, numbers).compile(content)
 
 
-def _nothing(path: str, holder: Mapping[str, Any]) -> None:  # noqa: ARG001 - a `Finish`
+def _nothing(path: str, holders: _Holders) -> None:  # noqa: ARG001 - a `Finish`
     return None
 
 
@@ -141,35 +143,34 @@ class _Compiler:
 
     def compile(self, content: dict[str, Any]) -> Content:
         try:
-            static, fill = self._value(content, "", {})
+            static, fill = self._value(content, "", ())
             parts = self._parts(static, fill)
         except RecursionError as error:
             raise InputError("the message is nested too deep.") from error
         return Content(parts, fill or (lambda _: static), self._used, self._places)
 
-    def _value(self, value: Any, path: str, holder: Mapping[str, Any]) -> tuple[Any, _Fill | None]:
+    def _value(self, value: Any, path: str, holders: _Holders) -> tuple[Any, _Fill | None]:
         """A copy of ``value`` without its placeholders, and what fills them (None when there are none)."""
         if isinstance(value, str):
-            finish = self._finish(path, holder)
+            finish = self._finish(path, holders)
             if "{{" in value or "{%" in value:
-                return None, self._text(value, path, holder, finish)
+                return None, self._text(value, path, holders, finish)
             return finish(value) if finish else value, None
         if not isinstance(value, dict | list):
             return value, None
         copy: Any = value.copy()
         fills: list[tuple[Any, _Fill]] = []
+        if isinstance(value, dict):
+            holders = (*holders, value)
         for step, item in value.items() if isinstance(value, dict) else enumerate(value):
             if isinstance(value, dict) and not isinstance(step, str):
                 raise InputError(f"{path or 'the message'}: the key {step} is no text; write it in quotes.")
-            below = value if isinstance(value, dict) else {}
-            copy[step], fill = self._value(item, _below(path, step), below)
+            copy[step], fill = self._value(item, _below(path, step), holders)
             if fill:
                 fills.append((step, fill))
         return copy, _Branch(copy, fills) if fills else None
 
-    def _text(
-        self, source: str, path: str, holder: Mapping[str, Any], finish: Callable[[str], str] | None
-    ) -> _Fill:
+    def _text(self, source: str, path: str, holders: _Holders, finish: Callable[[str], str] | None) -> _Fill:
         if len(self._places) >= MOST_PLACEHOLDERS:
             raise InputError(f"{path}: a message has at most {MOST_PLACEHOLDERS:,} values with placeholders.")
         if len(source) > LONGEST_SOURCE:
@@ -199,7 +200,7 @@ class _Compiler:
         self._places[path] = columns
 
         def finished(value: Any) -> Any:
-            return _Finishing(path, columns, self._finish).value(value, path, holder)
+            return _Finishing(path, columns, self._finish).value(value, path, holders)
 
         return _Placeholder(path, columns, words, evaluate, finish, finished)
 
@@ -329,19 +330,19 @@ class _Finishing:
         # A list can name one long text many times, which costs nothing until it is written.
         self._left = LONGEST_TEXT
 
-    def value(self, value: Any, path: str, holder: Mapping[str, Any]) -> Any:
+    def value(self, value: Any, path: str, holders: _Holders) -> Any:
         kind = type(value)
         self._spend(len(value) if kind is str else 1)
         if kind is str:
-            done = self._finish(path, holder)
+            done = self._finish(path, holders)
             return done(value) if done else value
         if kind is dict:
             return {
-                self._key(step, path): self.value(item, _below(path, step), value)
+                self._key(step, path): self.value(item, _below(path, step), (*holders, value))
                 for step, item in value.items()
             }
         if kind is list:
-            return [self.value(item, f"{path}[{place}]", {}) for place, item in enumerate(value)]
+            return [self.value(item, f"{path}[{place}]", holders) for place, item in enumerate(value)]
         if isinstance(value, Undefined):
             str(value)  # a strict one raises here, with its own sentence
         if kind not in _JSON_TYPES or (kind is float and not math.isfinite(value)):

@@ -240,6 +240,38 @@ def test_normalise_is_no_longer_without_effect() -> None:
     assert parse_file({**base, "fallback": {"type": "text"}}, "f").without_effect == ["fallback"]
 
 
+def button(text: str, **more: Any) -> dict[str, Any]:
+    parameters = [{"type": "text", "text": text}]
+    return {"type": "button", "sub_type": "url", "index": 0, "parameters": parameters, **more}
+
+
+@pytest.mark.parametrize("code", ["ab\nc", "ab c", " abc", "abc\t", "ab\u00a0c"])
+@pytest.mark.parametrize("normalise", [True, False])
+def test_the_parameter_of_a_link_is_refused_rather_than_repaired(code: str, normalise: bool) -> None:
+    message = template("{{ code }}")
+    message["template"]["components"].append(button("{{ code }}"))
+    told = refusal(message, {"code": code}, normalise=normalise)
+    assert "template.components[1].parameters[0].text: holds a blank or a line break" in told
+    assert "normalise" not in told.partition("components[1]")[2]
+    filled = sent(message, {"code": code}, normalise=normalise)
+    assert filled["template"]["components"][1] == button(code)
+    recipients.check(*compile_message(message), {"code": "abc"}, PHONE, raw=False)
+
+
+def test_normalise_leaves_buttons_of_cards_and_columns_alone() -> None:
+    body = {"type": "BODY", "parameters": [{"type": "text", "text": "a\nb"}]}
+    message = template()
+    message["template"]["components"] = "{{ parts }}"
+    parts = [body, button("a\nb"), {"type": "carousel", "cards": [{"components": [body, button("a\nb")]}]}]
+    found = sent(message, {"parts": parts}, normalise=True)["template"]["components"]
+    line = {"type": "BODY", "parameters": [{"type": "text", "text": "a b"}]}
+    assert found == [
+        line,
+        button("a\nb"),
+        {"type": "carousel", "cards": [{"components": [line, button("a\nb")]}]},
+    ]
+
+
 # --- PIX codes
 
 
