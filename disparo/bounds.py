@@ -8,7 +8,7 @@ import functools
 import math
 import re
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, ValuesView
 from decimal import Decimal
 from typing import Any
 
@@ -91,7 +91,16 @@ def _has_loop(node: nodes.Node) -> bool:
 
 
 def written(value: Any) -> str:
-    """A value as a part of a text. An empty cell must not become the word None in a text to a customer."""
+    """A value as a part of a text. An empty cell must not become the word None in a text to a customer.
+
+    Raises:
+      InputError: It is a list or an object of more than `LONGEST_TEXT` characters.
+    """
+    if value.__class__ is str:
+        text: str = value
+        return text
+    if _size(value) > LONGEST_TEXT:
+        raise InputError(f"the filled text is longer than {LONGEST_TEXT:,} characters.")
     return "" if value is None else str(value)
 
 
@@ -131,12 +140,26 @@ def _spend(characters: int) -> None:
         raise InputError("the placeholders of one value have too much to do.")
 
 
+_CONTAINERS = (list, tuple, dict, KeysView, ValuesView, ItemsView)
+
+
 def _size(value: Any) -> int:
+    """Characters and parts of a value, with all that is in it; counted no further than it matters."""
     if isinstance(value, str):
         return len(value)
-    if isinstance(value, list | tuple):
-        return len(value) + sum(len(item) for item in value if isinstance(item, str))
-    return 1
+    if not isinstance(value, _CONTAINERS):
+        return 1
+    size, waiting = 0, [value]
+    while waiting and size <= MOST_WORK:
+        container = waiting.pop()
+        size += len(container)
+        parts = container.items() if isinstance(container, dict) else container
+        for part in parts:
+            if isinstance(part, str):
+                size += len(part)
+            elif isinstance(part, _CONTAINERS):
+                waiting.append(part)
+    return size
 
 
 class _Bounds(NodeTransformer):
@@ -201,7 +224,9 @@ class _Sandbox(ImmutableSandboxedEnvironment):
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         if operator == "+":
             _spend(_size(left) + _size(right))
-        elif operator == "**" or isinstance(left, str | list) or isinstance(right, str | list):
+        elif (
+            operator == "**" or isinstance(left, str | list | tuple) or isinstance(right, str | list | tuple)
+        ):
             raise SecurityError(f"the operator {operator} works on small numbers only")
         return super().call_binop(context, operator, left, right)
 
@@ -219,7 +244,7 @@ def environment_for(numbers: Numbers | None) -> _Sandbox:
         keep_trailing_newline=True,
         # Folding constants would run filters while compiling, and writes nan as a name that does not exist.
         optimized=False,
-        finalize=lambda value: "" if value is None else value,
+        finalize=written,
         # No comments: in a message, {# is text. Nobody writes NUL.
         comment_start_string="{\0#",
         comment_end_string="#\0}",

@@ -182,7 +182,12 @@ def _explained(content: Content, rendered: dict[str, Any], fault: Fault) -> Faul
     told = (
         [f"it comes from the column{'s' if len(columns) > 1 else ''} {', '.join(columns)}"] if columns else []
     )
-    if isinstance(value, str) and texts.is_parameter(fault.path) and texts.one_line(value) != value:
+    component = _at(rendered, fault.path.rpartition(".parameters")[0])
+    if (
+        isinstance(value, str)
+        and texts.may_normalise(fault.path, component)
+        and texts.one_line(value) != value
+    ):
         told.append("`normalise: true` in the campaign file makes one blank of such a run")
     elif columns and isinstance(value, str) and not value.strip():
         told.append(f"{{{{ {columns[0]} | default('…') }}}} fills blank cells")

@@ -10,6 +10,7 @@ column through filters, is filled without Jinja, which costs more than the rest 
 
 import functools
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias
 
@@ -21,6 +22,7 @@ from jinja2.runtime import Context
 from disparo.bounds import (
     FILTERS,
     LONGEST_SOURCE,
+    LONGEST_TEXT,
     MOST_PLACEHOLDERS,
     MOST_SOURCE,
     FilterError,
@@ -38,12 +40,18 @@ from disparo.money import Numbers
 __all__ = ["Content", "brl", "cents", "compile_content"]
 
 _JSON_TYPES = (str, int, float, bool, type(None), list, dict)
+_LEAST_INTEGER, _LARGEST_INTEGER = -(2**63), 2**64 - 1  # what orjson writes
 #: Names that Jinja gives a meaning of its own.
 _SPECIAL = frozenset({"self", "loop", "super", "caller", "varargs", "kwargs"})
 
+#: How Jinja tells of what a value does not have.
+_LACKING = re.compile(r"(?P<beginning>.*? has no (?:attribute|element)) (?P<name>.*)", re.DOTALL)
+
 _Fill: TypeAlias = Callable[[dict[str, Any]], Any]
-Finish: TypeAlias = Callable[[str, Mapping[str, Any]], Callable[[str], str] | None]
-"""What is done to a text once it is filled, by its JSON path and the object that holds it; None: nothing."""
+_Holders: TypeAlias = tuple[Mapping[str, Any], ...]
+Finish: TypeAlias = Callable[[str, _Holders], Callable[[str], str] | None]
+"""What is done to a text once it is filled, by its JSON path and the objects that it is in, the outermost first;
+None: nothing."""
 
 
 class Content:
@@ -121,7 +129,7 @@ def compile_content(
     return _Compiler(finish or _nothing, numbers).compile(content)
 
 
-def _nothing(path: str, holder: Mapping[str, Any]) -> None:  # noqa: ARG001 - a `Finish`
+def _nothing(path: str, holders: _Holders) -> None:  # noqa: ARG001 - a `Finish`
     return None
 
 
@@ -135,35 +143,34 @@ class _Compiler:
 
     def compile(self, content: dict[str, Any]) -> Content:
         try:
-            static, fill = self._value(content, "", {})
+            static, fill = self._value(content, "", ())
             parts = self._parts(static, fill)
         except RecursionError as error:
             raise InputError("the message is nested too deep.") from error
         return Content(parts, fill or (lambda _: static), self._used, self._places)
 
-    def _value(self, value: Any, path: str, holder: Mapping[str, Any]) -> tuple[Any, _Fill | None]:
+    def _value(self, value: Any, path: str, holders: _Holders) -> tuple[Any, _Fill | None]:
         """A copy of ``value`` without its placeholders, and what fills them (None when there are none)."""
         if isinstance(value, str):
-            finish = self._finish(path, holder)
+            finish = self._finish(path, holders)
             if "{{" in value or "{%" in value:
-                return None, self._text(value, path, holder, finish)
+                return None, self._text(value, path, holders, finish)
             return finish(value) if finish else value, None
         if not isinstance(value, dict | list):
             return value, None
         copy: Any = value.copy()
         fills: list[tuple[Any, _Fill]] = []
+        if isinstance(value, dict):
+            holders = (*holders, value)
         for step, item in value.items() if isinstance(value, dict) else enumerate(value):
             if isinstance(value, dict) and not isinstance(step, str):
                 raise InputError(f"{path or 'the message'}: the key {step} is no text; write it in quotes.")
-            below = value if isinstance(value, dict) else {}
-            copy[step], fill = self._value(item, _below(path, step), below)
+            copy[step], fill = self._value(item, _below(path, step), holders)
             if fill:
                 fills.append((step, fill))
         return copy, _Branch(copy, fills) if fills else None
 
-    def _text(
-        self, source: str, path: str, holder: Mapping[str, Any], finish: Callable[[str], str] | None
-    ) -> _Fill:
+    def _text(self, source: str, path: str, holders: _Holders, finish: Callable[[str], str] | None) -> _Fill:
         if len(self._places) >= MOST_PLACEHOLDERS:
             raise InputError(f"{path}: a message has at most {MOST_PLACEHOLDERS:,} values with placeholders.")
         if len(source) > LONGEST_SOURCE:
@@ -179,6 +186,7 @@ class _Compiler:
             parsed = self._environment.parse(source)
             check_statements(parsed, path)
             columns = frozenset(meta.find_undeclared_variables(parsed))
+            words = _words(parsed)
             required = columns - _provided_for(parsed)
             evaluate = self._evaluation(parsed)
         except TemplateSyntaxError as error:
@@ -192,9 +200,9 @@ class _Compiler:
         self._places[path] = columns
 
         def finished(value: Any) -> Any:
-            return _finish_value(value, path, holder, self._finish)
+            return _Finishing(path, columns, self._finish).value(value, path, holders)
 
-        return _Placeholder(path, columns, evaluate, finish, finished)
+        return _Placeholder(path, columns, words, evaluate, finish, finished)
 
     def _evaluation(self, parsed: nodes.Template) -> _Fill:
         """What gives the value of a parsed text: its type when it is one expression, else text."""
@@ -310,32 +318,72 @@ def _dumps(value: Any, fill: Any) -> bytes:
         raise InputError(f"{where} cannot be written as JSON: {error}.") from error
 
 
-def _finish_value(value: Any, path: str, holder: Mapping[str, Any], finish: Finish) -> Any:
-    """An array or object that came out of a placeholder, its texts finished as those of the content itself."""
-    if isinstance(value, str):
-        done = finish(path, holder)
-        return done(value) if done else value
-    if isinstance(value, dict):
-        return {step: _finish_value(item, _below(path, step), value, finish) for step, item in value.items()}
-    if isinstance(value, list):
-        return [_finish_value(item, f"{path}[{place}]", {}, finish) for place, item in enumerate(value)]
-    return value
+class _NotJSONError(InputError):
+    """What an expression gives is nothing that a message can hold; names its JSON path."""
+
+
+class _Finishing:
+    """What an expression gives, checked and finished: its texts as those of the content itself."""
+
+    def __init__(self, path: str, columns: frozenset[str], finish: Finish) -> None:
+        self._path, self._columns, self._finish = path, columns, finish
+        # A list can name one long text many times, which costs nothing until it is written.
+        self._left = LONGEST_TEXT
+
+    def value(self, value: Any, path: str, holders: _Holders) -> Any:
+        kind = type(value)
+        self._spend(len(value) if kind is str else 1)
+        if kind is str:
+            done = self._finish(path, holders)
+            return done(value) if done else value
+        if kind is dict:
+            return {
+                self._key(step, path): self.value(item, _below(path, step), (*holders, value))
+                for step, item in value.items()
+            }
+        if kind is list:
+            return [self.value(item, f"{path}[{place}]", holders) for place, item in enumerate(value)]
+        if isinstance(value, Undefined):
+            str(value)  # a strict one raises here, with its own sentence
+        if kind not in _JSON_TYPES or (kind is float and not math.isfinite(value)):
+            raise _NotJSONError(
+                f"{path}: the placeholder gives a {kind.__name__}, which JSON cannot hold; "
+                "use a filter that makes text or a number of it."
+            )
+        if kind is int and not _LEAST_INTEGER <= value <= _LARGEST_INTEGER:
+            raise self._unwritable(path, "an integer has more than 64 bits")
+        return value
+
+    def _key(self, key: Any, path: str) -> str:
+        if type(key) is not str:
+            raise self._unwritable(path, "a key is no text")
+        self._spend(len(key))
+        return key
+
+    def _spend(self, characters: int) -> None:
+        self._left -= characters
+        if self._left < 0:
+            raise _NotJSONError(f"{self._path}: the filled value is longer than {LONGEST_TEXT:,} characters.")
+
+    def _unwritable(self, path: str, why: str) -> _NotJSONError:
+        return _NotJSONError(f"{path}: the value{_of(self._columns)} cannot be written as JSON: {why}.")
 
 
 class _Placeholder:
     """One value with placeholders."""
 
-    __slots__ = ("_evaluate", "_finish", "_finish_below", "columns", "path")
+    __slots__ = ("_evaluate", "_finish", "_finish_below", "_words", "columns", "path")
 
     def __init__(
         self,
         path: str,
         columns: frozenset[str],
+        words: frozenset[str],
         evaluate: _Fill,
         finish: Callable[[str], str] | None,
         finish_below: Callable[[Any], Any],
     ) -> None:
-        self.path, self.columns = path, columns
+        self.path, self.columns, self._words = path, columns, words
         self._evaluate, self._finish, self._finish_below = evaluate, finish, finish_below
 
     def __call__(self, params: dict[str, Any]) -> Any:
@@ -344,8 +392,11 @@ class _Placeholder:
             value = self._evaluate(params)
             if value.__class__ is str:
                 return value if self._finish is None else self._finish(value)
-            if isinstance(value, Undefined):
-                str(value)  # a strict one raises here, with its own sentence
+            if value.__class__ is int and _LEAST_INTEGER <= value <= _LARGEST_INTEGER:
+                return value  # as below, but amounts are common
+            return self._finish_below(value)
+        except _NotJSONError:
+            raise
         except FilterError as error:
             of = f"{_of(self.columns).removeprefix(' of ') or 'a value'} ({error.shown})"
             raise InputError(f"{self.path}: {of}: {error}") from error
@@ -362,12 +413,6 @@ class _Placeholder:
                 f"{self.path}: the value of a column does not suit its placeholder "
                 f"({type(error).__name__}); columns used: {_names(self.columns)}."
             ) from error
-        if type(value) not in _JSON_TYPES or (isinstance(value, float) and not math.isfinite(value)):
-            raise InputError(
-                f"{self.path}: the placeholder gives a {type(value).__name__}, which JSON cannot hold; "
-                "use a filter that makes text or a number of it."
-            )
-        return self._finish_below(value) if isinstance(value, dict | list) else value
 
     def _refusal(self, params: Mapping[str, Any], error: Exception) -> InputError:
         missing = sorted(name for name in self.columns if name not in params)
@@ -375,7 +420,11 @@ class _Placeholder:
             return InputError(
                 f"{self.path}: there is no column {missing[0]}; the columns are: {_names(params)}."
             )
-        return InputError(f"{self.path}: {str(error).rstrip('.')}.")
+        told = str(error).rstrip(".")
+        # A name that the data gives may be a phone; one that the template has is told.
+        if (found := _LACKING.match(told)) and found["name"] not in self._words:
+            told = f"{found['beginning']} that the data names; columns used: {_names(self.columns)}"
+        return InputError(f"{self.path}: {told}.")
 
 
 def _column(missing: Undefined, name: str, params: dict[str, Any]) -> Any:
@@ -397,6 +446,12 @@ def _of(columns: frozenset[str]) -> str:
     if not columns:
         return ""
     return f" of the column{'s' if len(columns) > 1 else ''} {_names(columns)}"
+
+
+def _words(parsed: nodes.Template) -> frozenset[str]:
+    """What the template itself says, as Jinja's errors quote it: attributes and constants."""
+    attributes = {repr(node.attr) for node in parsed.find_all(nodes.Getattr)}
+    return frozenset(attributes | {repr(node.value) for node in parsed.find_all(nodes.Const)})
 
 
 def _sole_expression(parsed: nodes.Template) -> nodes.Expr | None:

@@ -240,6 +240,50 @@ def test_normalise_is_no_longer_without_effect() -> None:
     assert parse_file({**base, "fallback": {"type": "text"}}, "f").without_effect == ["fallback"]
 
 
+def button(text: str, **more: Any) -> dict[str, Any]:
+    parameters = [{"type": "text", "text": text}]
+    return {"type": "button", "sub_type": "url", "index": 0, "parameters": parameters, **more}
+
+
+@pytest.mark.parametrize("code", ["ab\nc", "abc\t", "a     b"])
+@pytest.mark.parametrize("normalise", [True, False])
+def test_the_parameter_of_a_link_is_refused_rather_than_repaired(code: str, normalise: bool) -> None:
+    message = template("{{ code }}")
+    message["template"]["components"].append(button("{{ code }}"))
+    told = refusal(message, {"code": code}, normalise=normalise)
+    assert "template.components[1].parameters[0].text: holds a line break, a tab or" in told
+    assert "normalise" not in told.partition("components[1]")[2]
+    filled = sent(message, {"code": code}, normalise=normalise)
+    assert filled["template"]["components"][1] == button(code)
+    recipients.check(*compile_message(message), {"code": "abc"}, PHONE, raw=False)
+
+
+def test_a_blank_in_the_parameter_of_a_link_is_odd() -> None:
+    message = template("Oi")
+    message["template"]["components"].append(button("a b"))
+    (odd,) = payloads.warnings(message)
+    assert (odd.path, odd.message) == (
+        "template.components[1].parameters[0].text",
+        "holds a blank, which no address and no one-time code has",
+    )
+    message["template"]["components"][1] = button("ab")
+    assert payloads.warnings(message) == []
+
+
+def test_normalise_leaves_buttons_of_cards_and_columns_alone() -> None:
+    body = {"type": "BODY", "parameters": [{"type": "text", "text": "a\nb"}]}
+    message = template()
+    message["template"]["components"] = "{{ parts }}"
+    parts = [body, button("a\nb"), {"type": "carousel", "cards": [{"components": [body, button("a\nb")]}]}]
+    found = sent(message, {"parts": parts}, normalise=True)["template"]["components"]
+    line = {"type": "BODY", "parameters": [{"type": "text", "text": "a b"}]}
+    assert found == [
+        line,
+        button("a\nb"),
+        {"type": "carousel", "cards": [{"components": [line, button("a\nb")]}]},
+    ]
+
+
 # --- PIX codes
 
 
@@ -268,6 +312,51 @@ def test_a_code_loses_its_line_breaks_wherever_it_comes_from() -> None:
     )
     ways = [{"type": "pix_dynamic_code", "pix_dynamic_code": whole}]
     assert setting(sent(message, {"ways": ways}))["code"] == "0002 010102"
+
+
+def payment_request(code: str, **request: Any) -> dict[str, Any]:
+    way = {"type": "pix_dynamic_code", "pix_dynamic_code": {"code": code}}
+    action = {"payment_request": {"payment_setting": way, **request}}
+    parameter = {"type": "action", "action": action}
+    message = template("Oi")
+    message["template"]["components"].append(
+        {"type": "button", "sub_type": "payment_request", "index": 0, "parameters": [parameter]}
+    )
+    return message
+
+
+def test_the_code_of_a_payment_request_is_cleaned_without_a_name_beside_it() -> None:
+    for message, params in (
+        (payment_request("{{ c }}"), {"c": " 0002\n01 "}),
+        (payment_request(" 0002\n01 "), {}),
+    ):
+        for filled in (sent(message, params), payloads.wire(PHONE, sent(message, params), {})):
+            action = filled["template"]["components"][1]["parameters"][0]["action"]
+            assert action["payment_request"]["payment_setting"]["pix_dynamic_code"] == {"code": "000201"}
+
+
+def test_the_code_in_a_card_is_cleaned() -> None:
+    message = payment_request(" a\nb ")
+    cards = [{"card_index": 0, "components": message["template"]["components"]}]
+    message["template"]["components"] = [{"type": "carousel", "cards": cards}]
+    found = payloads.wire(PHONE, message, {})
+    assert found["template"] == sent(message, {})["template"]
+    assert " a" not in json.dumps(found)
+
+
+def test_what_only_looks_like_a_code_stays() -> None:
+    data = {"merchant_name": "x", "code": " a\nb ", "pix_dynamic_code": {"code": " a\nb "}}
+    message = template("Oi")
+    flow = {"type": "action", "action": {"flow_action_data": data}}
+    message["template"]["components"].append(
+        {"type": "button", "sub_type": "flow", "index": 0, "parameters": [flow]}
+    )
+    assert sent(message, {})["template"] == message["template"]
+    whole = dict(message["template"]["components"][1]["parameters"][0]["action"], flow_action_data="{{ d }}")
+    with_column = json.loads(json.dumps(message))
+    with_column["template"]["components"][1]["parameters"][0]["action"] = whole
+    assert sent(with_column, {"d": data})["template"] == message["template"]
+    assert payloads.wire(PHONE, message, {})["template"] is message["template"]
 
 
 # --- single messages

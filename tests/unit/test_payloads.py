@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from disparo import document, messages, phone
 from disparo.campaigns import parse_file
 from disparo.errors import Fault, InputError, PayloadError
-from disparo.whatsapp import payloads
+from disparo.whatsapp import br_code, payloads
 
 # The same cases in every run, and no clock: the machine may be busy.
 steady = settings(derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -396,6 +396,31 @@ def test_a_payment_request_may_leave_out_the_order_and_offer_several_ways_to_pay
         f"{PIX}.payment_settings[1].payment_link.uri",
         f"{PIX}.payment_settings[2].boleto.digitable_line",
     ]
+
+
+def test_the_code_of_a_payment_request_is_looked_at_as_that_of_an_order() -> None:
+    path = Path(__file__).parents[1] / "data" / "payloads" / "accepted" / "template_payment_request.json"
+    found = json.loads(path.read_text(encoding="utf-8"))[0]
+    request = found["template"]["components"][1]["parameters"][0]["action"]["payment_request"]
+    pix = request["payment_setting"]["pix_dynamic_code"]
+    pix_code = pix["code"]
+
+    def odd() -> dict[str, str]:
+        found_odd = payloads.warnings({key: found[key] for key in ("type", "template")})
+        return {one.path.partition("payment_request.")[2]: one.message for one in found_odd}
+
+    at = "payment_setting.pix_dynamic_code"
+    assert set(odd()) == {""}
+    pix |= {"merchant_name": "Outra", "key": "foo", "key_type": "CPF"}
+    assert set(odd()) == {"", f"{at}.merchant_name", f"{at}.key"}
+    pix["code"] = "garbage"
+    assert "payers will not be able to use it" in odd()[f"{at}.code"]
+    body, end = pix_code[: pix_code.index("5802BR")] + "540512.34", pix_code[pix_code.index("5802BR") : -4]
+    pix["code"] = body + end + br_code.checksum(body + end)
+    request |= {"currency": "BRL", "total_amount": {"value": 1234, "offset": 100}}
+    assert f"{at}.code" not in odd()
+    request["total_amount"]["value"] = 1235
+    assert odd()[f"{at}.code"] == "asks for 1234 cents, total_amount says 1235"
 
 
 @pytest.mark.parametrize(

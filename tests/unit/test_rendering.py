@@ -233,6 +233,15 @@ def test_a_placeholder_that_is_not_well_formed_is_refused_when_compiling(text: s
         "{{ x.join([x]) }}",
         "{{ cycler.__init__.__globals__ }}",
         "{{ (x.upper).__self__ }}",
+        "{{ {'a': [" + "y, " * 100 + "]} }}",
+        "{{ [" + "y, " * 100 + "] }}",
+        "{{ {y: 1, y ~ '': [y]} }}",
+        "{{ {'a': [" + "y, " * 9000 + "]} }}!",
+        "{{ {'a': [" + "y, " * 9000 + "]} | string }}",
+        "{{ {'a': [" + "y, " * 9000 + "]} ~ '' }}",
+        "{{ {'a': [" + "y, " * 9000 + "]}.values() | join }}",
+        "{% for i in [{'a': [" + "y, " * 90 + "]}] %}{{ i }}{% endfor %}",
+        "{{ (1,) * 1000000000 }}",
     ],
 )
 def test_the_sandbox_neither_opens_python_nor_grows_without_bound(text: str) -> None:
@@ -274,6 +283,39 @@ def test_a_loop_within_its_bound_is_rendered() -> None:
 def test_a_value_that_json_cannot_hold_is_refused() -> None:
     assert "gives a Decimal" in refusal("{{ x }}", x=Decimal("1.5"))
     assert "JSON cannot hold" in refusal("{{ x }}", x=math.inf)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("{{ [{'reply': {'id': x.id}}] }}", "v: 'str object' has no attribute 'id'."),
+        ("{{ {'a': y} }}", "v: there is no column y; the columns are: n, x."),
+        ("{{ {'a': n * 10} }}", "v.a: the placeholder gives a float, which JSON cannot hold"),
+        ("{{ [range(3)] }}", "v[0]: the placeholder gives a range, which JSON cannot hold"),
+        ("{{ [(1, 2)] }}", "v[0]: the placeholder gives a tuple, which JSON cannot hold"),
+        ("{{ {'a': {1: 2}} }}", "v.a: the value cannot be written as JSON: a key is no text."),
+        ("{{ [9999999999 * 9999999999] }}", "v[0]: the value cannot be written as JSON: an integer has"),
+    ],
+)
+def test_what_json_cannot_hold_is_refused_within_lists_and_objects_too(text: str, sentence: str) -> None:
+    assert refusal(text, x="x", n=1e308).startswith(sentence)
+
+
+def test_data_that_is_nested_too_deep_is_refused() -> None:
+    deep: Any = []
+    for _ in range(2_000):
+        deep = [deep]
+    assert refusal("{{ x }}", x=deep).startswith("v: the value of a column does not suit its placeholder")
+
+
+@pytest.mark.parametrize("text", ["{{ {'a': 1}[x] }}", "{{ [{'a': 1}[x]] }}", "Oi {{ {'a': 1}[x] }}"])
+def test_a_name_that_the_data_gives_is_not_told(text: str) -> None:
+    sentence = "v: 'dict object' has no attribute that the data names; columns used: x."
+    assert refusal(text, x="5511999998888") == sentence
+    assert refusal(text, x=5511999998888) == sentence.replace(
+        "'dict object' has no attribute", "dict object has no element"
+    )
+    assert refusal("{{ {'a': 1}['b'] }}") == "v: 'dict object' has no attribute 'b'."
 
 
 def test_a_value_that_does_not_suit_its_placeholder_is_refused_without_showing_it() -> None:
@@ -654,12 +696,13 @@ def test_keys_are_never_filled() -> None:
 
 
 def test_what_json_cannot_hold_is_refused_with_its_column() -> None:
-    assert type(render("{{ 9999999999 * 9999999999 }}")) is int
-    for value in ("\ud800", "a\udfffb", 2**64, {1: 2}, [2**70]):
+    for value, path in (("\ud800", ""), ("a\udfffb", ""), (2**64, ""), ({1: 2}, ""), ([2**70], "[0]")):
         compiled = compile_content({"v": {"w": "{{ x }}"}})
         with pytest.raises(InputError) as caught:
             compiled.render_json({"x": value})
-        assert str(caught.value).startswith("v.w: the value of the column x cannot be written as JSON: ")
+        assert str(caught.value).startswith(
+            f"v.w{path}: the value of the column x cannot be written as JSON: "
+        )
     with pytest.raises(InputError, match="the message cannot be written as JSON"):
         compile_content({"v": "\ud800"})
 

@@ -16,7 +16,7 @@ Rooms: ``content`` (text, files, places, contacts), ``interactive``, ``orders`` 
 
 from disparo.whatsapp.payloads.base import JSONObject
 from disparo.whatsapp.payloads.check import TYPES, check, check_envelope, warnings
-from disparo.whatsapp.payloads.envelope import ENVELOPE, is_raw, split, wire
+from disparo.whatsapp.payloads.envelope import ENVELOPE, is_pix_code, is_raw, split, wire
 from disparo.whatsapp.payloads.names import kind, template_name
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "JSONObject",
     "check",
     "check_envelope",
+    "is_pix_code",
     "is_raw",
     "kind",
     "split",

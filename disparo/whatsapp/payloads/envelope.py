@@ -1,5 +1,6 @@
 """What surrounds a message on its way: envelope keys, recipient, ``raw``; and the value for the wire."""
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -8,7 +9,6 @@ from pydantic import Field, model_validator
 from disparo.errors import InputError
 from disparo.whatsapp import br_code
 from disparo.whatsapp.payloads.base import JSONObject, Model, Text, broken
-from disparo.whatsapp.payloads.names import kinds
 
 ENVELOPE = (
     "messaging_product",
@@ -108,29 +108,34 @@ def wire(to: str, message: JSONObject, envelope: Mapping[str, Any]) -> JSONObjec
     if "type" in message:
         value["type"] = message["type"]
     value.update(message)
-    return _with_clean_codes(value)
-
-
-def _with_clean_codes(message: JSONObject) -> JSONObject:
-    """The message with its PIX codes cleaned; the very same object when there is nothing to clean."""
-    if not _PAYMENTS.intersection(kinds(message)):
-        return message
-    cleaned: JSONObject = _cleaned(message)
+    cleaned: JSONObject = _cleaned(value, "")
     return cleaned
 
 
-_PAYMENTS = frozenset({"order_details", "payment_request"})
+_PIX_CODE = re.compile(
+    r"(?:interactive\.action\.parameters\.payment_settings\[\d+\]"
+    r"|template\.components\[\d+\](?:\.cards\[\d+\]\.components\[\d+\])?\.parameters\[\d+\]\.action"
+    r"\.(?:order_details\.payment_settings\[\d+\]|payment_request\.payment_setting))"
+    r"\.pix_dynamic_code\.code"
+)
 
 
-def _cleaned(value: Any, name: str = "") -> Any:
+def is_pix_code(path: str) -> bool:
+    """Whether a PIX code stands at a JSON path of a message."""
+    # The end first: nearly every path has another, and each value of a campaign's message is asked for.
+    return path.endswith(".code") and _PIX_CODE.fullmatch(path) is not None
+
+
+def _cleaned(value: Any, path: str) -> Any:
+    """The value with its PIX codes cleaned; the very same object when there is nothing to clean."""
+    if isinstance(value, str):
+        return br_code.clean(value) if is_pix_code(path) else value
     if isinstance(value, dict):
-        if name == "pix_dynamic_code" and isinstance(code := value.get("code"), str):
-            return value if (text := br_code.clean(code)) == code else {**value, "code": text}
         for key, item in value.items():
-            if isinstance(item, dict | list) and (better := _cleaned(item, key)) is not item:
+            if (better := _cleaned(item, f"{path}.{key}".removeprefix("."))) is not item:
                 value = {**value, key: better}
     elif isinstance(value, list):
         for place, item in enumerate(value):
-            if isinstance(item, dict | list) and (better := _cleaned(item)) is not item:
+            if (better := _cleaned(item, f"{path}[{place}]")) is not item:
                 value = [*value[:place], better, *value[place + 1 :]]
     return value

@@ -84,11 +84,13 @@ class Order(Model):
         return self.subtotal.value + self.tax.value + shipping - discount
 
 
-class PIXDynamicCode(Model):
+class PIXCode(Model):
+    """A code to pay with; payment requests may leave out whom it pays."""
+
     code: Text
-    merchant_name: Text
-    key: Text
-    key_type: Literal["CPF", "CNPJ", "EMAIL", "PHONE", "EVP"]
+    merchant_name: str | None = None
+    key: str | None = None
+    key_type: str | None = None
 
     def oddities(self) -> Iterator[Oddity]:
         try:
@@ -100,8 +102,12 @@ class PIXDynamicCode(Model):
                 yield "code", "has line breaks or outer blanks, which are left out when it is sent", None
             if not found.dynamic:
                 yield "code", "is a static PIX code, which can be paid more than once", None
-            if told := br_code.disagreement(found, self.merchant_name, self.key):
+            if told := br_code.disagreement(
+                found, self.merchant_name or found.merchant_name, self.key or found.key or ""
+            ):
                 yield *told, None
+        if self.key is None or self.key_type is None:
+            return
         if wrong := pix_keys.fault(self.key, self.key_type):
             yield "key", wrong, None
         elif self.key_type == "CNPJ" and not self.key.isdigit():
@@ -111,13 +117,20 @@ class PIXDynamicCode(Model):
                 None,
             )
 
-    @property
-    def cents(self) -> int | None:
-        """The amount that the code itself holds."""
+    def against(self, total: Amount, path: str) -> Iterator[Oddity]:
+        """What is odd when the code itself holds another amount than the message asks for."""
         try:
-            return br_code.parse(self.code).amount_cents
+            cents = br_code.parse(self.code).amount_cents
         except InputError:
-            return None
+            return
+        if cents is not None and cents != total.value:
+            yield f"{path}.code", f"asks for {cents} cents, total_amount says {total.value}", None
+
+
+class PIXDynamicCode(PIXCode):
+    merchant_name: Text
+    key: Text
+    key_type: Literal["CPF", "CNPJ", "EMAIL", "PHONE", "EVP"]
 
 
 class PIXSetting(Model):
@@ -201,10 +214,8 @@ class OrderDetails(Model):
             yield "reference_id", "has more than 35 characters; some of Meta's pages allow no more", None
         for place, setting in enumerate(self.payment_settings):
             if isinstance(setting, PIXSetting):
-                cents = setting.pix_dynamic_code.cents
-                if cents is not None and cents != self.total_amount.value:
-                    path = f"payment_settings[{place}].pix_dynamic_code.code"
-                    yield path, f"asks for {cents} cents, total_amount says {self.total_amount.value}", None
+                path = f"payment_settings[{place}].pix_dynamic_code"
+                yield from setting.pix_dynamic_code.against(self.total_amount, path)
 
 
 class OrderStatusOrder(Model):

@@ -28,6 +28,7 @@ from disparo.whatsapp.payloads.orders import (
     OrderDetails,
     OrderStatusOrder,
     PaymentLink,
+    PIXCode,
     ReferenceId,
 )
 
@@ -242,6 +243,11 @@ class URLParameter(TextParameter):
     type: Annotated[Literal["text"], EITHER_CASE]
     text: Annotated[str, Field(max_length=2000), AfterValidator(_blank), AfterValidator(_one_line)]
 
+    def oddities(self) -> Iterator[Oddity]:
+        # No page forbids it, and published messages have some.
+        if re.search(r"\s", self.text):
+            yield "text", "holds a blank, which no address and no one-time code has", None
+
 
 class URLButton(Button):
     parameters: Annotated[list[URLParameter], Field(min_length=1, max_length=1)]
@@ -318,18 +324,11 @@ class OrderDetailsButton(Button):
         return self
 
 
-class RequestedPIX(Model):
-    code: Text
-    merchant_name: str | None = None
-    key: str | None = None
-    key_type: str | None = None
-
-
 class RequestedSetting(Model):
     """One way to pay: the object named like ``type``."""
 
     type: Literal["pix_dynamic_code", "payment_link", "boleto"]
-    pix_dynamic_code: RequestedPIX | None = None
+    pix_dynamic_code: PIXCode | None = None
     payment_link: PaymentLink | None = None
     boleto: Boleto | None = None
 
@@ -344,6 +343,10 @@ class PaymentRequest(Model):
     payment_setting: RequestedSetting
     currency: Literal["BRL"] | None = None
     total_amount: Amount | None = None
+
+    def oddities(self) -> Iterator[Oddity]:
+        if self.total_amount and (pix := self.payment_setting.pix_dynamic_code):
+            yield from pix.against(self.total_amount, "payment_setting.pix_dynamic_code")
 
 
 class PaymentRequestAction(Model):
