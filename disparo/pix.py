@@ -67,7 +67,7 @@ class ChargeReader(Reader):
                 if due
                 else None
             )
-            found = super().read(Row(row.line, values, row.raw, None))
+            found = self._read(Row(row.line, values, row.raw, None), expires_at)
             if isinstance(found, Reject):
                 return found
             warning = None
@@ -78,8 +78,6 @@ class ChargeReader(Reader):
                     if code is None or shown["code"] != code.text:
                         code = _checked_code(shown["code"], amount)
                     warning = _disagreement(code, shown)
-                expires_at = expires_at or orders.expires_at(order)
-            not_after = self._deadline(found.not_after, expires_at)
         except InputError as err:
             return Reject(row.line, "bad_value", str(err), row.raw)
         txid = values.get("txid", "").strip() or (code.txid if code and not code.dynamic else None)
@@ -87,8 +85,6 @@ class ChargeReader(Reader):
             amount_cents=amount,
             code=code.text if code else None,
             due_on=due_on,
-            expires_at=expires_at,
-            not_after=not_after,
             txid=txid,
             bills=_bills(code, txid, line),
             warning=warning,
@@ -144,18 +140,13 @@ class ChargeReader(Reader):
         values["expires_epoch"] = str(int(expires_at.timestamp()))
         return expires_at
 
-    def _deadline(self, not_after: datetime | None, expires_at: datetime | None) -> datetime | None:
-        """When the request is too late: a while before its code dies, however late the row allows."""
-        if expires_at is None:
-            return not_after
-        shown = instants.describe(expires_at, self._zone)
-        if expires_at < self._now + orders.SHORTEST:
-            raise InputError(
-                f"it expires at {shown}, which is past or less than 300 seconds ahead; WhatsApp refuses that"
-            )
+    def _deadline(self, not_after: datetime | None, expires_at: datetime) -> datetime:
+        """When the request is too late: a while before its code dies, unless the row allows less."""
+        latest = super()._deadline(not_after, expires_at)
         if not_after is not None:
-            return min(not_after, expires_at - orders.SHORTEST)
+            return latest
         if expires_at - TIME_TO_PAY <= self._now:
+            shown = instants.describe(expires_at, self._zone)
             raise InputError(
                 f"it expires at {shown}, which leaves less than 30 minutes to pay; with a later `not_after` of its own "
                 "a row is sent until 5 minutes before"

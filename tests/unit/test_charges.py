@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from disparo import campaigns
+from disparo.errors import InputError
 from disparo.pix import ChargeReader
 from disparo.recipient_files import Row
 from disparo.recipients import Recipient, Reject
@@ -158,7 +159,9 @@ def by_hand(**more: Any) -> dict[str, Any]:
 
 def test_a_message_that_contradicts_its_row_is_refused() -> None:
     assert good({}, by_hand()).code == static()
-    assert "does not hold the row's reference" in why({"reference": "R2"}, by_hand(reference_id="R1"))
+    assert "does not hold the row's reference" in why({"x": "R2"}, by_hand(reference_id="{{ x }}"))
+    with pytest.raises(InputError, match="every row would ask with the same reference_id, 'R1'"):
+        read({}, by_hand(reference_id="R1"))
     assert good({}, by_hand(reference_id="{{ reference }}-2")).key == "R1"
     assert "the message asks for R$ 812,50, the row says R$ 812,51" in why({"amount": "812,51"}, by_hand())
     other = signed(
@@ -176,8 +179,14 @@ def test_the_expiry_that_a_message_has_by_hand_counts_as_well() -> None:
     expires_at = NOW + timedelta(hours=2)
     order = orders.order_details(
         "R1", amount_cents=81250, code=static(), item="A", expires_at=expires_at, expires_text="x", now=NOW
-    )
-    assert good({}, orders.in_session(order, "Olá")).not_after == NOW + timedelta(minutes=90)
+    ) | {"reference_id": "{{ reference }}"}
+    found = good({}, orders.in_session(order, "Olá"))
+    assert (found.not_after, found.expires_at) == (NOW + timedelta(minutes=90), expires_at)
+    # The earlier of both counts.
+    assert good(
+        {"expires": "2026-12-01T13:00Z"}, orders.in_session(order, "Olá")
+    ).not_after == NOW + timedelta(minutes=30)
+    assert good({"expires": "2026-12-02"}, orders.in_session(order, "Olá")).expires_at == expires_at
     order["order"]["expiration"]["timestamp"] = str(int(NOW.timestamp()) + 299)
     assert "less than 300 seconds ahead" in why({}, orders.in_session(order, "Olá"))
 
