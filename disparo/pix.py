@@ -14,7 +14,7 @@ from disparo.errors import ConflictError, InputError, NotFoundError
 from disparo.models import App, Campaign, Message, PIXCharge
 from disparo.money import brl, cents
 from disparo.recipient_files import Row
-from disparo.recipients import Reader, Recipient, Reject
+from disparo.recipients import Reader, Recipient, Reject, reference_columns
 from disparo.whatsapp import boletos, br_code, orders, payloads, pix_keys
 
 #: A larger amount is a typing error.
@@ -73,7 +73,8 @@ class ChargeReader(Reader):
             warning = None
             if self._has_order:
                 order = orders.find(self._message.render(orjson.loads(found.params))) or {}
-                _refuse_other(order, found.key or "", amount)
+                columns = reference_columns(self._message)
+                _refuse_other(order, found.key or "", amount, of_row="reference" in columns)
                 if shown := _shown_with_code(order):
                     if code is None or shown["code"] != code.text:
                         code = _checked_code(shown["code"], amount)
@@ -161,9 +162,13 @@ def _checked_code(text: str, amount_cents: int) -> br_code.BRCode:
     return parsed
 
 
-def _refuse_other(order: dict[str, Any], reference: str, amount_cents: int) -> None:
-    """Return when reference and total of a message's order are those of its row."""
-    if reference not in str(order.get("reference_id")):
+def _refuse_other(order: dict[str, Any], reference: str, amount_cents: int, *, of_row: bool) -> None:
+    """Return when reference and total of a message's order are those of its row.
+
+    ``of_row`` says that the reference_id is made of the column; else a short reference may be in it by chance.
+    """
+    given = str(order.get("reference_id"))
+    if given != reference and not (of_row and reference in given):
         raise InputError(
             "the reference_id of the message does not hold the row's reference, so it would not be unique; "
             'write "{{ reference }}"'

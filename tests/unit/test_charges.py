@@ -160,6 +160,10 @@ def by_hand(**more: Any) -> dict[str, Any]:
 def test_a_message_that_contradicts_its_row_is_refused() -> None:
     assert good({}, by_hand()).code == static()
     assert "does not hold the row's reference" in why({"x": "R2"}, by_hand(reference_id="{{ x }}"))
+    for reference in ("1", "2", "12", "26"):
+        row = {"reference": reference, "x": "MENS-2026-12"}
+        assert "does not hold the row's reference" in why(row, by_hand(reference_id="{{ x }}"))
+    assert good({"reference": "R1", "x": "R1"}, by_hand(reference_id="{{ x }}")).key == "R1"
     with pytest.raises(InputError, match="every row would ask with the same reference_id, 'R1'"):
         read({}, by_hand(reference_id="R1"))
     assert good({}, by_hand(reference_id="{{ reference }}-2")).key == "R1"
