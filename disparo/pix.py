@@ -14,7 +14,8 @@ from disparo.errors import ConflictError, InputError, NotFoundError
 from disparo.models import App, Campaign, Message, PIXCharge
 from disparo.money import brl, cents
 from disparo.recipient_files import Row
-from disparo.recipients import Reader, Recipient, Reject, reference_columns
+from disparo.recipients import Reader, Recipient, Reject, asked_order, reference_columns
+from disparo.statuses import Lane
 from disparo.whatsapp import boletos, br_code, orders, payloads, pix_keys
 
 #: A larger amount is a typing error.
@@ -153,6 +154,21 @@ class ChargeReader(Reader):
                 "a row is sent until 5 minutes before"
             )
         return expires_at - TIME_TO_PAY
+
+
+def reader(
+    file: CampaignFile, columns: list[str], now: datetime, zone: ZoneInfo, *, charges: bool = False
+) -> Reader:
+    """What reads the rows of a campaign, whichever command has them: as charges where a payment has an order.
+
+    Args:
+      charges: They are charges in any case.
+
+    Raises:
+      InputError: The columns do not suit the message, or charges.
+    """
+    asks = file.lane is Lane.PAYMENT and asked_order(file.message) is not None
+    return (ChargeReader if charges or asks else Reader)(file, columns, now, zone)
 
 
 def _checked_code(text: str, amount_cents: int) -> br_code.BRCode:

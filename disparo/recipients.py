@@ -190,16 +190,21 @@ class Reader:
 
 def _refuse_one_reference(message: dict[str, Any], compiled: Content) -> None:
     """Return when the requests for payment of a campaign get a reference each."""
-    asked = payloads.split(message)[1]
-    order = orders.find(asked)
-    match asked:
-        case {"interactive": {"type": "order_status"}}:
-            return
+    order = asked_order(message)
     if order is not None and not reference_columns(compiled):
         raise InputError(
             f"every row would ask with the same reference_id, {str(order.get('reference_id'))[:60]!r}, which WhatsApp "
             'takes once; write "{{ reference }}", or another column that differs in each row'
         )
+
+
+def asked_order(message: dict[str, Any]) -> dict[str, Any] | None:
+    """The order with which a campaign's message asks for a payment; None when it asks for none."""
+    content = payloads.split(message)[1]
+    match content:
+        case {"interactive": {"type": "order_status"}}:
+            return None
+    return orders.find(content)
 
 
 def reference_columns(message: Content) -> frozenset[str]:

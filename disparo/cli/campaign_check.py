@@ -56,13 +56,12 @@ def check(
 
 
 def _reader(parsed: "CampaignFile", columns: list[str], now: datetime, zone: Any) -> "Reader":
-    """The one that `pix send` uses where the rows are charges, else that of `campaign launch`."""
+    """That of a launch; of payments without an order those with the columns of charges are for `pix send`."""
     from disparo import pix
-    from disparo.recipients import Reader
     from disparo.statuses import Lane
 
-    charges = parsed.lane is Lane.PAYMENT and {"reference", "amount", "amount_cents"} & set(columns)
-    return (pix.ChargeReader if charges else Reader)(parsed, columns, now, zone)
+    named = {"reference", "amount", "amount_cents"} & set(columns)
+    return pix.reader(parsed, columns, now, zone, charges=parsed.lane is Lane.PAYMENT and bool(named))
 
 
 @dataclass(slots=True)
