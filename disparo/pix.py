@@ -46,10 +46,10 @@ class ChargeReader(Reader):
         self._numbers = file.numbers
         self._has_order = not file.raw and orders.find(payloads.split(file.message)[1]) is not None
 
-    def read(self, row: Row) -> Recipient | Reject:
+    def _read(self, row: Row, expires_at: datetime | None = None) -> Recipient | Reject:
         """The charge of a row, its amount, code and reference checked, and against what the message asks for."""
         if row.fault:
-            return super().read(row)
+            return super()._read(row)
         values: dict[str, Any] = dict(row.values)
         values["reference"] = values["reference"].strip()
         if not values["reference"]:
@@ -61,14 +61,14 @@ class ChargeReader(Reader):
             line = values.get("digitable_line", "").strip()
             if line:
                 line = values["digitable_line"] = boletos.parse(line)
-            expires_at = self._expires_at(values)
+            expires_at = self._expires_at(values) or expires_at
             due = values.get("due", "").strip()
             due_on = (
                 instants.parse_instant(due, self._now, self._zone).astimezone(self._zone).date()
                 if due
                 else None
             )
-            found = self._read(Row(row.line, values, row.raw, None), expires_at)
+            found = super()._read(Row(row.line, values, row.raw, None), expires_at)
             if isinstance(found, Reject):
                 return found
             warning = None

@@ -21,7 +21,7 @@ from disparo.campaigns import CampaignFile, compile_message
 from disparo.errors import ConflictError, Fault, InputError, PayloadError
 from disparo.messages import KEY_LENGTH
 from disparo.models import Campaign, Import
-from disparo.phone import PhoneError, parse
+from disparo.phone import PhoneError, mask_in, parse
 from disparo.recipient_files import RecipientFile, Row
 from disparo.rendering import Content
 from disparo.statuses import CampaignState
@@ -46,6 +46,11 @@ class Reject:
     raw: list[str]
     faults: tuple[Fault, ...] = ()
     column: str | None = None
+
+
+def masked(fault: Fault) -> Fault:
+    """The fault without phones."""
+    return replace(fault, message=mask_in(fault.message), value=fault.value and mask_in(fault.value))
 
 
 class Recipient(NamedTuple):
@@ -116,7 +121,12 @@ class Reader:
 
     def read(self, row: Row) -> Recipient | Reject:
         """The recipient of a row, rendered and checked once."""
-        return self._read(row)
+        found = self._read(row)
+        if not isinstance(found, Reject):
+            return found
+        # It may quote its cells, and people put phones into wrong columns.
+        faults = tuple(map(masked, found.faults))
+        return replace(found, explanation=mask_in(found.explanation), faults=faults)
 
     def _read(self, row: Row, expires_at: datetime | None = None) -> Recipient | Reject:
         """The recipient of a row; ``expires_at`` is when it says itself that what it asks for dies."""

@@ -134,6 +134,14 @@ def test_a_code_that_dies_too_soon_is_refused(values: dict[str, str], part: str)
     assert part in why({"code": static(), **values})
 
 
+@pytest.mark.parametrize("column", ["amount_cents", "amount", "not_after", "due", "expires"])
+@pytest.mark.parametrize("phone", ["+5511988887777", "(11) 98888-7777", "+55 11 98888 7777"])
+def test_a_phone_in_a_wrong_column_is_not_quoted(column: str, phone: str) -> None:
+    told = why({"code": dynamic(), "pix_key": KEY, column: phone})
+    assert "8888" not in told
+    assert "****7777" in told or column == "amount"
+
+
 def test_the_day_it_is_due_is_not_when_it_dies() -> None:
     found = good({"code": static(), "due": "03/12"})
     assert (str(found.due_on), found.expires_at, found.not_after) == ("2026-12-03", None, None)
