@@ -131,6 +131,20 @@ def mask(digits: str) -> str:
     return f"{digits[:-8]}****{digits[-4:]}"
 
 
+# Dates, amounts and references of the usual forms are none: 2026-12-03 begins with no area code in use.
+_GAP = r"[\s().\-‐-–]{0,3}"
+_IN_TEXT = re.compile(
+    rf"(?<![0-9])(?:[0-9]{{{_SHORTEST_WITH_COUNTRY},{_LONGEST}}}"
+    rf"|\+[0-9](?:{_GAP}[0-9]){{{_SHORTEST_WITH_COUNTRY - 1},{_LONGEST - 1}}}"
+    rf"|(?:\+?55{_GAP})?\(?0?(?:{_AREA}){_GAP}(?:9{_GAP})?[0-9]{{4}}{_GAP}[0-9]{{4}})(?![0-9])"
+)
+
+
+def mask_in(text: str) -> str:
+    """A sentence or a value for logs and screens, all in it that may be a phone masked; 10 to 15 digits are."""
+    return _IN_TEXT.sub(lambda match: mask(re.sub("[^0-9]", "", match[0])), text)
+
+
 def _brazilian(match: re.Match[str]) -> Phone:
     area, after_ninth, eight = match.groups()
     if after_ninth:

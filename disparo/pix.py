@@ -14,7 +14,8 @@ from disparo.errors import ConflictError, InputError, NotFoundError
 from disparo.models import App, Campaign, Message, PIXCharge
 from disparo.money import brl, cents
 from disparo.recipient_files import Row
-from disparo.recipients import Reader, Recipient, Reject
+from disparo.recipients import Reader, Recipient, Reject, asked_order, reference_columns
+from disparo.statuses import Lane
 from disparo.whatsapp import boletos, br_code, orders, payloads, pix_keys
 
 #: A larger amount is a typing error.
@@ -45,10 +46,10 @@ class ChargeReader(Reader):
         self._numbers = file.numbers
         self._has_order = not file.raw and orders.find(payloads.split(file.message)[1]) is not None
 
-    def read(self, row: Row) -> Recipient | Reject:
+    def _read(self, row: Row, expires_at: datetime | None = None) -> Recipient | Reject:
         """The charge of a row, its amount, code and reference checked, and against what the message asks for."""
         if row.fault:
-            return super().read(row)
+            return super()._read(row)
         values: dict[str, Any] = dict(row.values)
         values["reference"] = values["reference"].strip()
         if not values["reference"]:
@@ -60,26 +61,25 @@ class ChargeReader(Reader):
             line = values.get("digitable_line", "").strip()
             if line:
                 line = values["digitable_line"] = boletos.parse(line)
-            expires_at = self._expires_at(values)
+            expires_at = self._expires_at(values) or expires_at
             due = values.get("due", "").strip()
             due_on = (
                 instants.parse_instant(due, self._now, self._zone).astimezone(self._zone).date()
                 if due
                 else None
             )
-            found = super().read(Row(row.line, values, row.raw, None))
+            found = super()._read(Row(row.line, values, row.raw, None), expires_at)
             if isinstance(found, Reject):
                 return found
             warning = None
             if self._has_order:
                 order = orders.find(self._message.render(orjson.loads(found.params))) or {}
-                _refuse_other(order, found.key or "", amount)
+                columns = reference_columns(self._message)
+                _refuse_other(order, found.key or "", amount, of_row="reference" in columns)
                 if shown := _shown_with_code(order):
                     if code is None or shown["code"] != code.text:
                         code = _checked_code(shown["code"], amount)
                     warning = _disagreement(code, shown)
-                expires_at = expires_at or orders.expires_at(order)
-            not_after = self._deadline(found.not_after, expires_at)
         except InputError as err:
             return Reject(row.line, "bad_value", str(err), row.raw)
         txid = values.get("txid", "").strip() or (code.txid if code and not code.dynamic else None)
@@ -87,8 +87,6 @@ class ChargeReader(Reader):
             amount_cents=amount,
             code=code.text if code else None,
             due_on=due_on,
-            expires_at=expires_at,
-            not_after=not_after,
             txid=txid,
             bills=_bills(code, txid, line),
             warning=warning,
@@ -144,23 +142,33 @@ class ChargeReader(Reader):
         values["expires_epoch"] = str(int(expires_at.timestamp()))
         return expires_at
 
-    def _deadline(self, not_after: datetime | None, expires_at: datetime | None) -> datetime | None:
-        """When the request is too late: a while before its code dies, however late the row allows."""
-        if expires_at is None:
-            return not_after
-        shown = instants.describe(expires_at, self._zone)
-        if expires_at < self._now + orders.SHORTEST:
-            raise InputError(
-                f"it expires at {shown}, which is past or less than 300 seconds ahead; WhatsApp refuses that"
-            )
+    def _deadline(self, not_after: datetime | None, expires_at: datetime) -> datetime:
+        """When the request is too late: a while before its code dies, unless the row allows less."""
+        latest = super()._deadline(not_after, expires_at)
         if not_after is not None:
-            return min(not_after, expires_at - orders.SHORTEST)
+            return latest
         if expires_at - TIME_TO_PAY <= self._now:
+            shown = instants.describe(expires_at, self._zone)
             raise InputError(
                 f"it expires at {shown}, which leaves less than 30 minutes to pay; with a later `not_after` of its own "
                 "a row is sent until 5 minutes before"
             )
         return expires_at - TIME_TO_PAY
+
+
+def reader(
+    file: CampaignFile, columns: list[str], now: datetime, zone: ZoneInfo, *, charges: bool = False
+) -> Reader:
+    """What reads the rows of a campaign, whichever command has them: as charges where a payment has an order.
+
+    Args:
+      charges: They are charges in any case.
+
+    Raises:
+      InputError: The columns do not suit the message, or charges.
+    """
+    asks = file.lane is Lane.PAYMENT and asked_order(file.message) is not None
+    return (ChargeReader if charges or asks else Reader)(file, columns, now, zone)
 
 
 def _checked_code(text: str, amount_cents: int) -> br_code.BRCode:
@@ -170,9 +178,13 @@ def _checked_code(text: str, amount_cents: int) -> br_code.BRCode:
     return parsed
 
 
-def _refuse_other(order: dict[str, Any], reference: str, amount_cents: int) -> None:
-    """Return when reference and total of a message's order are those of its row."""
-    if reference not in str(order.get("reference_id")):
+def _refuse_other(order: dict[str, Any], reference: str, amount_cents: int, *, of_row: bool) -> None:
+    """Return when reference and total of a message's order are those of its row.
+
+    ``of_row`` says that the reference_id is made of the column; else a short reference may be in it by chance.
+    """
+    given = str(order.get("reference_id"))
+    if given != reference and not (of_row and reference in given):
         raise InputError(
             "the reference_id of the message does not hold the row's reference, so it would not be unique; "
             'write "{{ reference }}"'

@@ -21,11 +21,11 @@ from disparo.campaigns import CampaignFile, compile_message
 from disparo.errors import ConflictError, Fault, InputError, PayloadError
 from disparo.messages import KEY_LENGTH
 from disparo.models import Campaign, Import
-from disparo.phone import PhoneError, parse
+from disparo.phone import PhoneError, mask_in, parse
 from disparo.recipient_files import RecipientFile, Row
 from disparo.rendering import Content
 from disparo.statuses import CampaignState
-from disparo.whatsapp import payloads, texts
+from disparo.whatsapp import orders, payloads, texts
 
 #: Rows of one transaction.
 PAGE_ROWS = 5_000
@@ -48,6 +48,11 @@ class Reject:
     column: str | None = None
 
 
+def masked(fault: Fault) -> Fault:
+    """The fault without phones."""
+    return replace(fault, message=mask_in(fault.message), value=fault.value and mask_in(fault.value))
+
+
 class Recipient(NamedTuple):
     """A row that gives a message; what has a default is of charges only."""
 
@@ -62,6 +67,7 @@ class Recipient(NamedTuple):
     amount_cents: int | None = None
     code: str | None = None
     due_on: date | None = None
+    #: Of any order.
     expires_at: datetime | None = None
     txid: str | None = None
     #: Kind and name of what no other open charge may have (`disparo.pix.repeated_bills`).
@@ -94,6 +100,8 @@ class Reader:
         """
         self._file, self._now, self._zone = file, now, zone
         self._message, self._envelope = compile_message(file.message, file.options)
+        if not file.raw:
+            _refuse_one_reference(file.message, self._message)
         there = set(columns) | {"to"}
         required = (self._message.columns - self._message.optional) | (
             self._envelope.columns - self._envelope.optional
@@ -113,6 +121,15 @@ class Reader:
 
     def read(self, row: Row) -> Recipient | Reject:
         """The recipient of a row, rendered and checked once."""
+        found = self._read(row)
+        if not isinstance(found, Reject):
+            return found
+        # It may quote its cells, and people put phones into wrong columns.
+        faults = tuple(map(masked, found.faults))
+        return replace(found, explanation=mask_in(found.explanation), faults=faults)
+
+    def _read(self, row: Row, expires_at: datetime | None = None) -> Recipient | Reject:
+        """The recipient of a row; ``expires_at`` is when it says itself that what it asks for dies."""
         if row.fault:
             return Reject(row.line, "bad_row", row.fault, row.raw)
         values = row.values
@@ -130,7 +147,12 @@ class Reader:
             params = {name: value for name, value in values.items() if name not in RESERVED} | {
                 "to": phone.digits
             }
-            check(self._message, self._envelope, params, phone.digits, raw=self._file.raw)
+            rendered = check(self._message, self._envelope, params, phone.digits, raw=self._file.raw)
+            if not self._file.raw:
+                dies = orders.expires_at(orders.find(rendered) or {})
+                expires_at = min((one for one in (expires_at, dies) if one), default=None)
+            if expires_at is not None:
+                not_after = self._deadline(not_after, expires_at)
             packed = orjson.dumps(params).decode()
         except PhoneError as err:
             return Reject(row.line, err.reason, str(err), row.raw, column="to")
@@ -142,7 +164,15 @@ class Reader:
             return Reject(row.line, "bad_value", f"a value cannot be kept: {err}", row.raw)
         dedupe_key = {"recipient": phone.key, "key": key, "none": None}[self._dedupe]
         return Recipient(
-            row.line, phone.digits, phone.key, key or None, dedupe_key, not_after, packed, row.raw
+            row.line,
+            phone.digits,
+            phone.key,
+            key or None,
+            dedupe_key,
+            not_after,
+            packed,
+            row.raw,
+            expires_at=expires_at,
         )
 
     def _not_after(self, given: str) -> datetime | None:
@@ -153,14 +183,50 @@ class Reader:
             raise InputError(f"not_after {given} is past")
         return instant
 
+    def _deadline(self, not_after: datetime | None, expires_at: datetime) -> datetime:
+        """When a message is too late: before WhatsApp refuses its order, however late the row allows."""
+        if expires_at < self._now + orders.SHORTEST:
+            raise InputError(
+                f"it expires at {instants.describe(expires_at, self._zone)}, which is past or less than 300 seconds "
+                "ahead; WhatsApp refuses that"
+            )
+        return min(not_after or expires_at, expires_at - orders.SHORTEST)
+
     def fill(self, found: Recipient) -> tuple[dict[str, Any], dict[str, Any]]:
         """Message and envelope of a row that was read."""
         params = orjson.loads(found.params)
         return self._message.render(params), self._envelope.render(params)
 
 
-def check(message: Content, envelope: Content, params: dict[str, Any], to: str, *, raw: bool) -> None:
-    """Return when a campaign's content can be sent with one row's columns; unless ``raw``, by WhatsApp's rules too.
+def _refuse_one_reference(message: dict[str, Any], compiled: Content) -> None:
+    """Return when the requests for payment of a campaign get a reference each."""
+    order = asked_order(message)
+    if order is not None and not reference_columns(compiled):
+        raise InputError(
+            f"every row would ask with the same reference_id, {str(order.get('reference_id'))[:60]!r}, which WhatsApp "
+            'takes once; write "{{ reference }}", or another column that differs in each row'
+        )
+
+
+def asked_order(message: dict[str, Any]) -> dict[str, Any] | None:
+    """The order with which a campaign's message asks for a payment; None when it asks for none."""
+    content = payloads.split(message)[1]
+    match content:
+        case {"interactive": {"type": "order_status"}}:
+            return None
+    return orders.find(content)
+
+
+def reference_columns(message: Content) -> frozenset[str]:
+    """Names of the columns that the ``reference_id`` of a message's order is made of."""
+    found = (names for path, names in message.places.items() if path.endswith(".reference_id"))
+    return frozenset().union(*found)
+
+
+def check(
+    message: Content, envelope: Content, params: dict[str, Any], to: str, *, raw: bool
+) -> dict[str, Any]:
+    """The message of a campaign with one row's columns, which can be sent; unless ``raw``, by WhatsApp's rules too.
 
     Raises:
       InputError: It cannot be filled with them.
@@ -174,6 +240,7 @@ def check(message: Content, envelope: Content, params: dict[str, Any], to: str, 
         if faults:
             raise PayloadError(faults)
     render(message, envelope, params, to)
+    return rendered
 
 
 def _explained(content: Content, rendered: dict[str, Any], fault: Fault) -> Fault:

@@ -4,7 +4,7 @@ import json
 import re
 import sys
 import time
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 #: Kinds of errors that are told apart, and rows shown of each.
 MOST_KINDS, MOST_ROWS = 50, 3
-
-_LIKE_A_PHONE = re.compile("(?<![0-9])[0-9]{10,15}(?![0-9])")
 
 
 def check(
@@ -56,13 +54,12 @@ def check(
 
 
 def _reader(parsed: "CampaignFile", columns: list[str], now: datetime, zone: Any) -> "Reader":
-    """The one that `pix send` uses where the rows are charges, else that of `campaign launch`."""
+    """That of a launch; of payments without an order those with the columns of charges are for `pix send`."""
     from disparo import pix
-    from disparo.recipients import Reader
     from disparo.statuses import Lane
 
-    charges = parsed.lane is Lane.PAYMENT and {"reference", "amount", "amount_cents"} & set(columns)
-    return (pix.ChargeReader if charges else Reader)(parsed, columns, now, zone)
+    named = {"reference", "amount", "amount_cents"} & set(columns)
+    return pix.reader(parsed, columns, now, zone, charges=parsed.lane is Lane.PAYMENT and bool(named))
 
 
 @dataclass(slots=True)
@@ -152,6 +149,7 @@ class Tally:
 
     def _look_at(self, found: "Recipient") -> None:
         """Keep the first message as an example, and what is odd about any."""
+        from disparo.recipients import masked as masked_fault
         from disparo.whatsapp import payloads
 
         rendered, envelope = self._reader.fill(found)
@@ -159,10 +157,10 @@ class Tally:
             whole = payloads.wire(found.recipient, rendered, envelope)
             self.example = found.line, masked(whole, found.recipient)
         if found.warning:
-            self._add(self.warnings, "warning", found.line, Fault("", found.warning))
+            self._add(self.warnings, "warning", found.line, masked_fault(Fault("", found.warning)))
         if not self._file.raw:
             for fault in payloads.warnings(rendered):
-                self._add(self.warnings, "warning", found.line, fault)
+                self._add(self.warnings, "warning", found.line, masked_fault(fault))
 
     def _refuse(self, row: "Reject") -> None:
         faults = row.faults
@@ -190,8 +188,6 @@ class Tally:
             kinds[alike] = Kind(
                 reason, fault.path or None, [column] if column else self._columns_of(fault.path)
             )
-        if fault.value:
-            fault = replace(fault, value=_LIKE_A_PHONE.sub(lambda match: mask(match[0]), fault.value))
         kinds[alike].add(line, fault)
 
     def _columns_of(self, path: str) -> list[str]:

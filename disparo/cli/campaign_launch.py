@@ -116,8 +116,9 @@ def import_and_launch(
     prepared = prepare(connections, file, at=at, payment=payment)
     parsed, now = prepared.file, prepared.now
     opened = recipient_files.open_rows(audience, parsed.columns)
-    kind = pix.ChargeReader if payment else recipients.Reader
-    reader = kind(parsed, opened.columns, now, prepared.zone)
+    reader = pix.reader(parsed, opened.columns, now, prepared.zone, charges=payment)
+    # A payment that asks with an order is a batch whichever command launches it.
+    payment = isinstance(reader, pix.ChargeReader)
     with RejectsFile(audience.with_name(parsed.name), opened) as rejects_file:
         try:
             recipients.probe(reader, opened.rows())

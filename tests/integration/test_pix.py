@@ -233,6 +233,24 @@ def test_paid_cancels_the_request_that_waits_once(run, make, connections):
     assert "has no charge with the reference 'R9'" in run("pix", "paid", "R9", "--app", "loja").sentence
 
 
+def test_a_payment_with_an_order_is_a_batch_for_campaign_launch_too(run, make, connections):
+    message = {"pix": {"item": "Mensalidade", "body": "Olá"}}
+    rows = (
+        "to;reference;amount;code\n"
+        f"5511999998888;R1;500,00;{code_of('500.00')}\n"
+        f"5511977776666;R2;5,00;{code_of('500.00')}\n"
+        f"5511966665555;R3;500,00;{code_of('500.00')}\n"
+    )
+    assert run("campaign", "launch", *make(rows, message=message)[2:], "--yes").code == 0
+    told = refused(connections)
+    assert "the code asks for R$ 500,00, the row says R$ 5,00" in told[3]
+    assert "who pays it pays that one" in told[4]
+    assert ask(connections, "SELECT reference, amount_cents FROM pix_charges") == [("R1", 50000)]
+    launch = make("to;code\n5511999998888;x\n", name="april", message=message)
+    assert "needs a column `reference`" in run("campaign", "launch", *launch[2:], "--yes").sentence
+    assert ask(connections, "SELECT name FROM campaigns") == [("march",)]
+
+
 def test_a_batch_that_is_none_is_a_sentence_and_nothing_is_stored(run, make, connections):
     for rows, options, told in [
         ("to;amount;code\n5511999998888;1,00;\n", {}, "needs a column `reference`"),

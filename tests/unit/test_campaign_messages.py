@@ -1,7 +1,7 @@
 """What a campaign sends to one recipient: filled, checked, as bytes; without a database."""
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from disparo import messages, recipients
+from disparo import messages, order_details, recipients
 from disparo.campaigns import compile_message, parse_file
-from disparo.errors import PayloadError
+from disparo.errors import InputError, PayloadError
 from disparo.phone import parse
 from disparo.recipient_files import Row
 from disparo.whatsapp import payloads, texts
@@ -232,6 +232,67 @@ def test_a_list_is_read_by_the_options_of_its_campaign() -> None:
     assert body_texts(sent(template("{{ x | cents | brl }}"), {"x": "1.234"}, numbers="br")) == [
         "R$ 1.234,00"
     ]
+
+
+def order(expires_in: int | None = None, reference: str = "{{ pedido }}") -> dict[str, Any]:
+    made = order_details("R1", amount_cents=100, link="https://pay.example/1", item="A").order_details()
+    made["reference_id"] = reference
+    if expires_in is not None:
+        at = int((NOW + timedelta(seconds=expires_in)).timestamp())
+        made["order"]["expiration"] = {"timestamp": str(at), "description": "Vale hoje"}
+    return made
+
+
+def in_session(order: dict[str, Any]) -> dict[str, Any]:
+    action = {"name": "review_and_pay", "parameters": order}
+    return {
+        "type": "interactive",
+        "interactive": {"type": "order_details", "body": {"text": "Oi"}, "action": action},
+    }
+
+
+def in_template(order: dict[str, Any]) -> dict[str, Any]:
+    message = template("Oi")
+    parameters = [{"type": "action", "action": {"order_details": order}}]
+    message["template"]["components"].append(
+        {"type": "button", "sub_type": "order_details", "index": 0, "parameters": parameters}
+    )
+    return message
+
+
+FORMS = [in_session, in_template]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_an_order_of_any_campaign_is_sent_until_300_seconds_before_it_expires(form: Any) -> None:
+    def message(expires_in: int | None) -> dict[str, Any]:
+        made: dict[str, Any] = form(order(expires_in))
+        return made
+
+    for seconds in (-1, 299):
+        refused = read(message(seconds), {"pedido": "P1"}, lane="utility")
+        assert "past or less than 300 seconds ahead" in refused.explanation
+    found = read(message(900), {"pedido": "P1"}, lane="utility")
+    assert found.not_after == NOW + timedelta(seconds=600)
+    for own, kept in (("2026-11-21T12:05Z", 300), ("2026-11-21T12:14Z", 600)):
+        found = read(message(900), {"pedido": "P1", "not_after": own}, lane="utility")
+        assert found.not_after == NOW + timedelta(seconds=kept)
+    assert read(message(None), {"pedido": "P1"}, lane="utility").not_after is None
+    assert isinstance(read(message(-1), {"pedido": "P1"}, raw=True), recipients.Recipient)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_orders_of_a_campaign_have_a_reference_each(form: Any) -> None:
+    with pytest.raises(InputError, match="every row would ask with the same reference_id, 'R1'"):
+        read(form(order(reference="R1")), {"pedido": "P1"})
+    assert isinstance(read(form(order(reference="R1")), {}, raw=True), recipients.Recipient)
+
+
+def test_an_order_status_may_name_one_order() -> None:
+    parameters = {"reference_id": "R1", "order": {"status": "processing"}}
+    action = {"name": "review_order", "parameters": parameters}
+    status = {"type": "order_status", "body": {"text": "Oi"}, "action": action}
+    assert isinstance(read({"type": "interactive", "interactive": status}, {}), recipients.Recipient)
 
 
 def test_normalise_is_no_longer_without_effect() -> None:

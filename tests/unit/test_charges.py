@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from disparo import campaigns, order_details
+from disparo.errors import InputError
 from disparo.pix import ChargeReader
 from disparo.recipient_files import Row
 from disparo.recipients import Recipient, Reject
@@ -133,6 +134,14 @@ def test_a_code_that_dies_too_soon_is_refused(values: dict[str, str], part: str)
     assert part in why({"code": static(), **values})
 
 
+@pytest.mark.parametrize("column", ["amount_cents", "amount", "not_after", "due", "expires"])
+@pytest.mark.parametrize("phone", ["+5511988887777", "(11) 98888-7777", "+55 11 98888 7777"])
+def test_a_phone_in_a_wrong_column_is_not_quoted(column: str, phone: str) -> None:
+    told = why({"code": dynamic(), "pix_key": KEY, column: phone})
+    assert "8888" not in told
+    assert "****7777" in told or column == "amount"
+
+
 def test_the_day_it_is_due_is_not_when_it_dies() -> None:
     found = good({"code": static(), "due": "03/12"})
     assert (str(found.due_on), found.expires_at, found.not_after) == ("2026-12-03", None, None)
@@ -159,7 +168,13 @@ def by_hand(**more: Any) -> dict[str, Any]:
 
 def test_a_message_that_contradicts_its_row_is_refused() -> None:
     assert good({}, by_hand()).code == static()
-    assert "does not hold the row's reference" in why({"reference": "R2"}, by_hand(reference_id="R1"))
+    assert "does not hold the row's reference" in why({"x": "R2"}, by_hand(reference_id="{{ x }}"))
+    for reference in ("1", "2", "12", "26"):
+        row = {"reference": reference, "x": "MENS-2026-12"}
+        assert "does not hold the row's reference" in why(row, by_hand(reference_id="{{ x }}"))
+    assert good({"reference": "R1", "x": "R1"}, by_hand(reference_id="{{ x }}")).key == "R1"
+    with pytest.raises(InputError, match="every row would ask with the same reference_id, 'R1'"):
+        read({}, by_hand(reference_id="R1"))
     assert good({}, by_hand(reference_id="{{ reference }}-2")).key == "R1"
     assert "the message asks for R$ 812,50, the row says R$ 812,51" in why({"amount": "812,51"}, by_hand())
     other = signed(
@@ -176,10 +191,14 @@ def test_a_message_that_contradicts_its_row_is_refused() -> None:
 def test_the_expiry_that_a_message_has_by_hand_counts_as_well() -> None:
     message = by_hand()
     order = message["interactive"]["action"]["parameters"]["order"]
-    seconds = int(NOW.timestamp())
-    order["expiration"] = {"timestamp": str(seconds + 7200), "description": "x"}
-    assert good({}, message).not_after == NOW + timedelta(minutes=90)
-    order["expiration"]["timestamp"] = str(seconds + 299)
+    expires_at = NOW + timedelta(hours=2)
+    order["expiration"] = {"timestamp": str(int(expires_at.timestamp())), "description": "x"}
+    found = good({}, message)
+    assert (found.not_after, found.expires_at) == (NOW + timedelta(minutes=90), expires_at)
+    # The earlier of both counts.
+    assert good({"expires": "2026-12-01T13:00Z"}, message).not_after == NOW + timedelta(minutes=30)
+    assert good({"expires": "2026-12-02"}, message).expires_at == expires_at
+    order["expiration"]["timestamp"] = str(int(NOW.timestamp()) + 299)
     assert "less than 300 seconds ahead" in why({}, message)
 
 

@@ -102,6 +102,13 @@ def test_a_payment_campaign_is_read_as_charges_and_summed_and_its_codes_are_not_
     assert "sum         R$ 3.511,00" in run(EXAMPLES / "school-fees.yaml", EXAMPLES / "charges.csv")
 
 
+def test_a_payment_with_an_order_is_read_as_charges_whatever_its_columns(run: Run, make: Make) -> None:
+    file, audience = make("to;key\n11999998888;a\n")
+    message = json.dumps({"pix": {"item": "A", "body": "Oi", "link": "https://pay.example/{{ key }}"}})
+    file.write_text(f"name: natal\napp: loja\nlane: payment\nmessage: {message}\n", encoding="utf-8")
+    assert "needs a column `reference`" in run(file, audience, code=1)
+
+
 def test_json_has_the_documented_keys(run: Run, make: Make) -> None:
     documented = re.search(r"^`campaign check --json`: `(\{.*\})`\.$", COMMANDS, re.MULTILINE)
     assert documented is not None

@@ -152,6 +152,35 @@ def test_a_masked_number_hides_four_digits(digits: str, masked: str) -> None:
     assert phone.mask(digits) == masked
 
 
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ("5511999998888", "55119****8888"),
+        ("+55 (11) 99999-8888", "55119****8888"),
+        ("(11) 9 9999.8888", "119****8888"),
+        ("12 and 11999998888, 1133334444", "12 and 119****8888, 11****4444"),
+        ("+1 650 555 1234", "165****1234"),
+        ("11 3333‑4444", "11****4444"),
+    ],
+)
+def test_phones_in_a_sentence_are_masked(given: str, shown: str) -> None:
+    assert phone.mask_in(f"'{given}' is no date") == f"'{shown}' is no date"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2026-12-03 10:00 America/Sao_Paulo (13:00 UTC), 03/12/2026 10:00:00",
+        "R$ 10.000.000.000,00 and 123456789 cents",
+        "MENS-2026-12-001",
+        "00020101021226310014br.gov.bcb.pix",
+        "03399026944140000002628346101018898510000008848",
+    ],
+)
+def test_what_is_no_phone_stays(text: str) -> None:
+    assert phone.mask_in(text) == text
+
+
 def test_a_refusal_never_shows_a_full_number() -> None:
     with pytest.raises(phone.PhoneError) as caught:
         phone.parse("+55 (11) 89999-8888")
