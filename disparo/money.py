@@ -1,7 +1,7 @@
 """Amounts in reais as people and spreadsheets write them → integer cents, and back; pure."""
 
 import re
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal, InvalidOperation, localcontext
 from typing import Literal, TypeAlias
 
 from disparo.errors import InputError
@@ -13,7 +13,6 @@ Numbers: TypeAlias = Literal["br", "en"]
 _AMOUNT = re.compile(
     r"(?:R\$\s*)?([0-9]{1,3}(?:\s[0-9]{3})+(?:[.,][0-9]{1,2})?|[0-9][0-9.,]*)", re.IGNORECASE
 )
-_TOO_MUCH = 10**13
 _THOUSANDS = {"br": (".", ","), "en": (",", ".")}
 
 
@@ -39,9 +38,9 @@ def cents(value: object, numbers: Numbers | None = None) -> int:
         raise InputError("an amount is missing." if value is None else "an amount is a number or text.")
     if not amount.is_finite() or amount < 0:
         raise InputError("an amount is a number that is not below zero.")
-    if amount >= _TOO_MUCH:
-        raise InputError("an amount is below 10 trillion reais.")
-    hundredths = amount * 100
+    with localcontext(prec=400):
+        # Nothing is rounded, however long it is written.
+        hundredths = amount * 100
     if hundredths != hundredths.to_integral_value():
         raise InputError("an amount has more than two decimals; write reais and cents, as in 1234,56.")
     return int(hundredths)

@@ -150,6 +150,7 @@ def import_and_launch(
                 opened = recipient_files.open_rows(audience, parsed.columns, start_line=loaded.next_line)
             after_page = told_page(rejects_file, loaded, quiet=quiet)
             odd: list[str] = []
+            import_id = loaded.id
 
             def store_charges(session: "Session", campaign: "Campaign", rows: "list[Recipient]") -> None:
                 pix.store_charges(session, campaign, rows)
@@ -168,9 +169,10 @@ def import_and_launch(
                     after_insert=store_charges if payment else None,
                 )
             except KeyboardInterrupt:
-                # Its connection may be in the middle of a COPY, of no use for another statement.
+                # Its connection may be in the middle of a statement, of no use for another one.
                 session.invalidate()
-                reached = session.get_one(Import, loaded.id).next_line
+                with connections.sessions() as other:
+                    reached = other.get_one(Import, import_id).next_line
                 note(
                     f"stopped at line {max(1, reached)} of {audience}; nothing is launched. "
                     "The same command goes on from there"

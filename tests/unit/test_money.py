@@ -25,6 +25,7 @@ def test_a_blank_elsewhere_parts_two_numbers_and_is_refused(written: str) -> Non
         cents(written)
 
 
-def test_what_no_number_of_cents_holds_exactly_is_refused_and_not_rounded() -> None:
-    with pytest.raises(InputError, match="below 10 trillion"):
+def test_an_amount_of_many_digits_is_not_rounded() -> None:
+    assert cents(Decimal("99999999999999999999999999.99")) == 9999999999999999999999999999
+    with pytest.raises(InputError, match="more than two decimals"):
         cents(Decimal("99999999999999999999999999.999"))
