@@ -241,13 +241,18 @@ _CLAIM_BATCHES, _CLAIM_BATCH_IN_BUDGET = (
 )
 
 
-def claim(session: Session, job: Job, limit: int, owner: str, now: datetime) -> list[Claimed]:
+def claim(
+    session: Session, job: Job, limit: int, owner: str, now: datetime, *, limited: bool = False
+) -> list[Claimed]:
     """Claim up to ``limit`` rows of a job for ``owner``: in order, due, not expired, wanted.
 
     Rows on the way whose recipient must not be written to become ``suppressed``; those that were paid for, or whose
     cart was bought, while a worker had them become ``cancelled``. Of an app with a daily budget no more than that
     allows, counted in this transaction (`disparo.portfolios`). Two callers never get the same row. The caller
     commits before it sends; rows of an uncommitted claim are nobody's.
+
+    Args:
+      limited: The app is known to have a daily budget, so that this is not asked first.
     """
     statement = _CLAIM_IDS if job.batch_id is None else _CLAIM_BATCHES
     in_budget = _CLAIM_IDS_IN_BUDGET if job.batch_id is None else _CLAIM_BATCH_IN_BUDGET
@@ -255,12 +260,14 @@ def claim(session: Session, job: Job, limit: int, owner: str, now: datetime) -> 
     passed_over = -1
     while passed_over and len(claimed) < limit:
         wanted = _values([(job, limit - len(claimed))], owner, now)
-        rows = session.execute(statement, wanted).all()
-        # The statement itself says so, which also holds when the limit was set a moment ago.
-        if not rows[0].allowed:
-            budget = portfolios.budget(session, job.app_id, lock=True)
-            if budget is None:
+        budget = portfolios.budget(session, job.app_id, lock=True) if limited else None
+        if budget is None:
+            rows = session.execute(statement, wanted).all()
+            # The statement itself says so, which also holds when the limit was set a moment ago.
+            limited = not rows[0].allowed
+            if limited:
                 continue
+        else:
             wanted |= {"portfolio_id": budget.portfolio_id, "room": budget.room}
             rows = session.execute(in_budget, wanted).all()
         passed_over = rows[0].passed_over

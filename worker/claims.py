@@ -45,11 +45,15 @@ class Claims:
 
         An app claims one job at a time.
         """
-        if job.batch_id is not None and (rows := self._claim_batch((job, limit))) is not None:
+        is_batch = job.batch_id is not None
+        if is_batch and (rows := self._claim_batch((job, limit))) is not None:
             return rows
         # By themselves, since they may wait for the lock of a daily budget.
         (found,) = self._carry_out(
-            [job], lambda session, now: [batches.claim(session, job, limit, self._owner, now)]
+            [job],
+            lambda session, now: [
+                batches.claim(session, job, limit, self._owner, now, limited=is_batch),
+            ],
         )
         return found or []
 

@@ -600,23 +600,24 @@ def wrap_claims(monkeypatch: pytest.MonkeyPatch, wrap: Callable[[Callable[..., A
         monkeypatch.setattr(batches, name, wrap(getattr(batches, name)))
 
 
-def claimed_rows(found: list[Any]) -> list[Any]:
-    """The rows of a claim of one job or of several."""
-    return [row for one in found for row in (one if isinstance(one, list) else [one])]
+def note_claims(monkeypatch: pytest.MonkeyPatch, just: threading.local) -> None:
+    """Keep the rows of each thread's last claim in ``just.claimed``."""
+
+    def noting(claim: Callable[..., Any]) -> Any:
+        def wrapped(*arguments: Any, **options: Any) -> Any:
+            found = claim(*arguments, **options)
+            just.claimed = [row for one in found for row in (one if isinstance(one, list) else [one])]
+            return found
+
+        return wrapped
+
+    wrap_claims(monkeypatch, noting)
 
 
 def lose_answers_of_claims(monkeypatch: pytest.MonkeyPatch, times: int = 1) -> list[list[int]]:
     """PostgreSQL commits the next claims and goes away before it says so; the messages of each."""
     lost: list[list[int]] = []
     session, just = Sender._session, threading.local()
-
-    def claiming(claim: Callable[..., Any]) -> Any:
-        def wrapped(*arguments: Any) -> Any:
-            found = claim(*arguments)
-            just.claimed = claimed_rows(found)
-            return found
-
-        return wrapped
 
     @contextmanager
     def losing(self: Sender) -> Iterator[Any]:
@@ -627,7 +628,7 @@ def lose_answers_of_claims(monkeypatch: pytest.MonkeyPatch, times: int = 1) -> l
             lost.append([row.id for row in just.claimed])
             raise DatabaseUnavailable("PostgreSQL does not answer")
 
-    wrap_claims(monkeypatch, claiming)
+    note_claims(monkeypatch, just)
     monkeypatch.setattr(Sender, "_session", losing)
     return lost
 
@@ -659,12 +660,12 @@ def test_rows_of_a_claim_that_postgresql_commits_late_are_put_back_too(
     late: list[threading.Timer] = []
 
     def claiming(claim: Callable[..., Any]) -> Any:
-        def wrapped(session: Session, *arguments: Any) -> Any:
+        def wrapped(session: Session, *arguments: Any, **options: Any) -> Any:
             if late:
-                return claim(session, *arguments)
+                return claim(session, *arguments, **options)
             # Its commit waits for a disk, or for a second server, while the connection is lost.
             own = house.connections.sessions()
-            claim(own, *arguments)
+            claim(own, *arguments, **options)
             late.append(threading.Timer(1.5, lambda: (own.commit(), own.close())))
             late[0].start()
             raise DatabaseUnavailable("PostgreSQL does not answer")
@@ -685,14 +686,6 @@ def test_rows_of_a_claim_that_is_just_being_answered_are_not_taken_for_lost(
     session, just = Sender._session, threading.local()
     looked: list[str] = []
 
-    def claiming(claim: Callable[..., Any]) -> Any:
-        def wrapped(*arguments: Any) -> Any:
-            found = claim(*arguments)
-            just.claimed = claimed_rows(found)
-            return found
-
-        return wrapped
-
     @contextmanager
     def slow(self: Sender) -> Iterator[Any]:
         just.claimed = []
@@ -706,7 +699,7 @@ def test_rows_of_a_claim_that_is_just_being_answered_are_not_taken_for_lost(
             minder.join(PATIENCE_SECONDS)
             looked.append(self.name)
 
-    wrap_claims(monkeypatch, claiming)
+    note_claims(monkeypatch, just)
     monkeypatch.setattr(Sender, "_session", slow)
     campaign = house.campaign(house.app(), 30)
     house.sender()
@@ -932,10 +925,10 @@ def test_a_fault_of_ours_does_not_leave_the_jobs_of_an_app_without_anybody(
     faults = itertools.count()
 
     def faulty(claim: Callable[..., Any]) -> Any:
-        def wrapped(*arguments: Any) -> Any:
+        def wrapped(*arguments: Any, **options: Any) -> Any:
             if next(faults) < 2:
                 raise RuntimeError("odd data")
-            return claim(*arguments)
+            return claim(*arguments, **options)
 
         return wrapped
 
