@@ -157,24 +157,19 @@ _WRITTEN: dict[KeyType, str] = {
 }
 
 
+def _lost(shape: str, value: str) -> str:
+    return ", as when a spreadsheet drops leading zeros" if re.fullmatch(shape, value) else ""
+
+
 def _fault(value: str, key_type: KeyType) -> str | None:
     match key_type:
         case "CPF":
             if not _CPF.fullmatch(value):
-                lost = (
-                    ", as when a spreadsheet drops leading zeros"
-                    if re.fullmatch("[0-9]{8,10}", value)
-                    else ""
-                )
-                return f"a CPF has 11 digits{lost}"
+                return f"a CPF has 11 digits{_lost('[0-9]{8,10}', value)}"
             return None if is_cpf(value) else "its check digits are not those of a CPF"
         case "CNPJ":
             if not _CNPJ.fullmatch(value):
-                lost = (
-                    ", as when a spreadsheet drops leading zeros"
-                    if re.fullmatch("[0-9]{11,13}", value)
-                    else ""
-                )
+                lost = _lost("[0-9]{11,13}", value)
                 return f"a CNPJ has 14 digits, or capital letters in its first 12 places{lost}"
             return None if is_cnpj(value) else "its check digits are not those of a CNPJ"
         case "EMAIL":

@@ -43,7 +43,17 @@ class File(Message):
 
 
 @dataclass(frozen=True, slots=True)
-class Image(File):
+class CaptionedFile(File):
+    """A file with words below it."""
+
+    caption: str | None = None
+
+    def content(self) -> JSONObject:
+        return given(link=self.link, id=self.id, caption=self.caption)
+
+
+@dataclass(frozen=True, slots=True)
+class Image(CaptionedFile):
     """A picture: JPEG or PNG, up to 5 MB. Also the header of other messages.
 
     Args:
@@ -54,14 +64,9 @@ class Image(File):
 
     kind: ClassVar[str] = "image"
 
-    caption: str | None = None
-
-    def content(self) -> JSONObject:
-        return given(link=self.link, id=self.id, caption=self.caption)
-
 
 @dataclass(frozen=True, slots=True)
-class Video(File):
+class Video(CaptionedFile):
     """A video: MP4 or 3GPP with H.264 and AAC, up to 16 MB. Also the header of other messages.
 
     Args:
@@ -72,14 +77,9 @@ class Video(File):
 
     kind: ClassVar[str] = "video"
 
-    caption: str | None = None
-
-    def content(self) -> JSONObject:
-        return given(link=self.link, id=self.id, caption=self.caption)
-
 
 @dataclass(frozen=True, slots=True)
-class Document(File):
+class Document(CaptionedFile):
     """A document: PDF, text or of an office program, up to 100 MB. Also the header of other messages.
 
     Args:
@@ -91,7 +91,6 @@ class Document(File):
 
     kind: ClassVar[str] = "document"
 
-    caption: str | None = None
     filename: str | None = None
 
     def content(self) -> JSONObject:

@@ -488,22 +488,7 @@ def _tag_of_component(value: object) -> str | None:
     return tag and f"={tag}"
 
 
-CardComponent: TypeAlias = Annotated[
-    Annotated[HeaderComponent, Tag("=header")]
-    | Annotated[BodyComponent, Tag("=body")]
-    | Annotated[UntypedButton, Tag("=button")]
-    | Annotated[QuickReplyButton, Tag("=button quick_reply")]
-    | Annotated[URLButton, Tag("=button url")]
-    | Annotated[CopyCodeButton, Tag("=button copy_code")]
-    | Annotated[CatalogButton, Tag("=button catalog")]
-    | Annotated[FlowButton, Tag("=button flow")]
-    | Annotated[MPMButton, Tag("=button mpm")]
-    | Annotated[OrderDetailsButton, Tag("=button order_details")]
-    | Annotated[PaymentRequestButton, Tag("=button payment_request")]
-    | Annotated[CallButton, Tag("=button voice_call")],
-    Discriminator(_tag_of_component),
-]
-Component: TypeAlias = Annotated[
+_OfBoth: TypeAlias = (
     Annotated[HeaderComponent, Tag("=header")]
     | Annotated[BodyComponent, Tag("=body")]
     | Annotated[UntypedButton, Tag("=button")]
@@ -516,6 +501,10 @@ Component: TypeAlias = Annotated[
     | Annotated[OrderDetailsButton, Tag("=button order_details")]
     | Annotated[PaymentRequestButton, Tag("=button payment_request")]
     | Annotated[CallButton, Tag("=button voice_call")]
+)
+CardComponent: TypeAlias = Annotated[_OfBoth, Discriminator(_tag_of_component)]
+Component: TypeAlias = Annotated[
+    _OfBoth
     | Annotated[CarouselComponent, Tag("=carousel")]
     | Annotated[OfferComponent, Tag("=limited_time_offer")]
     | Annotated[OrderStatusComponent, Tag("=order_status")]
