@@ -44,7 +44,7 @@ def compose(document: Any, to: Phone, *, raw: bool = False) -> dict[str, Any]:
     return payloads.wire(to.digits, message, envelope)
 
 
-def placeholders(content: Any, path: str = "") -> dict[str, frozenset[str]]:
+def _placeholders(content: Any, path: str = "") -> dict[str, frozenset[str]]:
     """JSON path of each value that holds a placeholder → the columns it names; none where it cannot be read."""
     if isinstance(content, str):
         if "{{" not in content and "{%" not in content:
@@ -59,13 +59,13 @@ def placeholders(content: Any, path: str = "") -> dict[str, frozenset[str]]:
         parts = [(f"{path}[{place}]", item) for place, item in enumerate(content)]
     else:
         return {}
-    return {at: names for below, item in parts for at, names in placeholders(item, below).items()}
+    return {at: names for below, item in parts for at, names in _placeholders(item, below).items()}
 
 
 def unfilled(message: dict[str, Any]) -> list[Fault]:
     """Placeholders that nobody will fill: only a campaign has columns for them."""
     faults = []
-    for path, columns in placeholders(message).items():
+    for path, columns in _placeholders(message).items():
         shown = ", ".join(f"{{{{ {name} }}}}" for name in sorted(columns)) or "{{ … }}"
         faults.append(
             Fault(

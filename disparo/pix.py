@@ -45,6 +45,7 @@ class ChargeReader(Reader):
         super().__init__(file, [*columns, *self.derived], now, zone)
         self._numbers = file.numbers
         self._has_order = not file.raw and orders.find(payloads.split(file.message)[1]) is not None
+        self._of_row = "reference" in reference_columns(self._message)
 
     def _read(self, row: Row, expires_at: datetime | None = None) -> Recipient | Reject:
         """The charge of a row, its amount, code and reference checked, and against what the message asks for."""
@@ -74,8 +75,7 @@ class ChargeReader(Reader):
             warning = None
             if self._has_order:
                 order = orders.find(self._message.render(orjson.loads(found.params))) or {}
-                columns = reference_columns(self._message)
-                _refuse_other(order, found.key or "", amount, of_row="reference" in columns)
+                _refuse_other(order, found.key or "", amount, of_row=self._of_row)
                 if shown := _shown_with_code(order):
                     if code is None or shown["code"] != code.text:
                         code = _checked_code(shown["code"], amount)

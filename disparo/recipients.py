@@ -5,7 +5,7 @@ that harmless: the same command goes on where it stopped.
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from itertools import islice
@@ -191,6 +191,15 @@ class Reader:
                 "ahead; WhatsApp refuses that"
             )
         return min(not_after or expires_at, expires_at - orders.SHORTEST)
+
+    @property
+    def places(self) -> Mapping[str, frozenset[str]]:
+        """JSON path of each value of message and envelope that holds a placeholder → the columns that it names."""
+        return {**self._envelope.places, **self._message.places}
+
+    def columns_at(self, path: str) -> list[str]:
+        """The columns from which the value at a JSON path, or what is in it, is made."""
+        return sorted({*self._message.columns_at(path), *self._envelope.columns_at(path)})
 
     def fill(self, found: Recipient) -> tuple[dict[str, Any], dict[str, Any]]:
         """Message and envelope of a row that was read."""

@@ -34,10 +34,7 @@ from disparo.bounds import (
     written,
 )
 from disparo.errors import InputError
-from disparo.filters import brl, cents
 from disparo.money import Numbers
-
-__all__ = ["Content", "brl", "cents", "compile_content"]
 
 _JSON_TYPES = (str, int, float, bool, type(None), list, dict)
 _LEAST_INTEGER, _LARGEST_INTEGER = -(2**63), 2**64 - 1  # what orjson writes

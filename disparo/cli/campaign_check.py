@@ -92,11 +92,8 @@ class Tally:
     """What the rows of a list come to."""
 
     def __init__(self, file: "CampaignFile", reader: "Reader") -> None:
-        from disparo import messages
-
         self._file, self._reader = file, reader
         self.headers = file.columns
-        self._columns = messages.placeholders(file.message)
         self.rows = self.good = self.refused = self.duplicates = 0
         self.cents: int | None = None
         self.example: tuple[int, dict[str, Any]] | None = None
@@ -167,7 +164,7 @@ class Tally:
         if not faults:
             # Rendering tells the path before its sentence.
             path, _, sentence = row.explanation.partition(": ")
-            faults = (Fault(path, sentence) if path in self._columns else Fault("", row.explanation),)
+            faults = (Fault(path, sentence) if path in self._reader.places else Fault("", row.explanation),)
         for fault in faults:
             self._add(self.errors, row.reason, row.line, fault, row.column)
 
@@ -186,17 +183,9 @@ class Tally:
                 self.untold += 1
                 return
             kinds[alike] = Kind(
-                reason, fault.path or None, [column] if column else self._columns_of(fault.path)
+                reason, fault.path or None, [column] if column else self._reader.columns_at(fault.path)
             )
         kinds[alike].add(line, fault)
-
-    def _columns_of(self, path: str) -> list[str]:
-        """The columns from which a value, or what is in it, is made."""
-        below = (f"{path}.", f"{path}[")
-        found = [
-            names for at, names in self._columns.items() if path and (at == path or at.startswith(below))
-        ]
-        return sorted(frozenset().union(*found))
 
     def described(self) -> dict[str, Any]:
         """What ``campaign check --json`` prints."""
@@ -260,7 +249,7 @@ class _Progress:
 
 
 def _print(tally: Tally, recipients: Path) -> None:
-    from disparo.rendering import brl
+    from disparo.money import brl
 
     told = tally.described()
     # What matters comes last, since an example may be longer than the screen.

@@ -300,7 +300,7 @@ def ask_for(
     prepared: Prepared, n: int, flight: "Preflight", *, yes: bool, told: str, cents: int | None = None
 ) -> None:
     """Let the person type ``n``, or the sum of ``cents``; on a terminal only, and unless ``yes``."""
-    from disparo.rendering import brl
+    from disparo.money import brl
 
     if yes or not sys.stdin.isatty():
         return
@@ -322,7 +322,7 @@ def ask_for(
 
 def _typed(given: str, *, in_reais: bool) -> int | None:
     """The number that was typed, or the sum in cents, with or without separators."""
-    from disparo.rendering import cents
+    from disparo.money import cents
 
     if not in_reais:
         digits = given.strip().replace(",", "").replace(".", "")
