@@ -3,7 +3,6 @@
 import json
 import re
 import socket
-import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,10 +11,11 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from disparo import campaigns, cli
+from disparo import campaigns
 from disparo.cli import campaign_check
 from disparo.recipient_files import Row
 from disparo.recipients import Reader, Recipient
+from tests.commands import printed
 
 ROOT = Path(__file__).parent.parent.parent
 EXAMPLES = ROOT / "examples"
@@ -41,14 +41,9 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     monkeypatch.setattr(socket.socket, "connect", refused)
 
     def run(*arguments: object, code: int = 0) -> str:
-        monkeypatch.setattr(sys, "argv", ["disparo", "campaign", "check", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        captured = capsys.readouterr()
-        assert int(ended.value.code or 0) == code, captured
+        out, err = printed(monkeypatch, capsys, "campaign", "check", *map(str, arguments), code=code)
         assert not (tmp_path / "home").exists()
-        return captured.out or captured.err
+        return out or err
 
     return run
 

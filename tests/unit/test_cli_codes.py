@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from disparo import cli
 from disparo.statuses import Verdict
 from disparo.whatsapp.codes import RULES, Override
+from tests.commands import printed
 
 PAGE = (Path(__file__).parent.parent.parent / "docs" / "codes.md").read_text(encoding="utf-8")
 
@@ -27,13 +27,8 @@ def run(
     monkeypatch.setenv("COLUMNS", "80")
 
     def run(*arguments: str, code: int = 0) -> str:
-        monkeypatch.setattr(sys, "argv", ["disparo", "codes", *arguments])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        captured = capsys.readouterr()
-        assert int(ended.value.code or 0) == code, captured
-        return captured.out if code == 0 else captured.err
+        out, err = printed(monkeypatch, capsys, "codes", *arguments, code=code)
+        return out if code == 0 else err
 
     return run
 

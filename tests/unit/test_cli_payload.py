@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from disparo import cli
 from disparo.sandbox import envelope
 from disparo.whatsapp.examples import EXAMPLES
+from tests.commands import printed
 
 ROOT = Path(__file__).parent.parent.parent
 TEXT = {"type": "text", "text": {"body": "Olá"}}
@@ -29,13 +29,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     monkeypatch.setenv("COLUMNS", "80")
 
     def run(*arguments: str, code: int = 0) -> str:
-        monkeypatch.setattr(sys, "argv", ["disparo", "payload", *arguments])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        captured = capsys.readouterr()
-        assert int(ended.value.code or 0) == code, captured
-        return captured.out or captured.err
+        out, err = printed(monkeypatch, capsys, "payload", *arguments, code=code)
+        return out or err
 
     return run
 

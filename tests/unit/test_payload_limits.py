@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from disparo.whatsapp import payloads
+from tests.json_paths import at
 
 BODY = {"body": {"text": "Olá"}}
 IMAGE = {"type": "image", "image": {"id": "1"}}
@@ -208,15 +209,6 @@ LENGTHS = [
     ("copy_code", f"{PART}.coupon_code", 15),
     ("mpm", f"{PART}.action.sections[0].title", 24),
 ]
-
-
-def at(value: Any, path: str) -> tuple[Any, Any]:
-    steps = [
-        int(step) if step.isdecimal() else step for step in path.replace("[", ".").replace("]", "").split(".")
-    ]
-    for step in steps[:-1]:
-        value = value[step]
-    return value, steps[-1]
 
 
 def changed(name: str, path: str, value: Any) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from disparo import document, messages, phone
 from disparo.campaigns import parse_file
 from disparo.errors import Fault, InputError, PayloadError
 from disparo.whatsapp import br_code, payloads
+from tests.json_paths import at
 
 # The same cases in every run, and no clock: the machine may be busy.
 steady = settings(derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -34,16 +35,6 @@ def seed(name: str) -> Any:
 
 def message(name: str) -> dict[str, Any]:
     return payloads.split(seed(name))[1]
-
-
-def at(value: Any, path: str) -> tuple[Any, Any]:
-    """The container and the key of a path such as ``a.b[0].c``."""
-    steps = [
-        int(step) if step.isdecimal() else step for step in path.replace("[", ".").replace("]", "").split(".")
-    ]
-    for step in steps[:-1]:
-        value = value[step]
-    return value, steps[-1]
 
 
 MISSING = object()
