@@ -21,7 +21,9 @@ from tests.factories.campaign import make_batch, make_campaign, recount
 from tests.factories.charge import make_charge
 from tests.factories.installation import make_worker
 from tests.factories.message import make_message
+from tests.factories.portfolio import make_portfolio
 from tests.factories.reminder import make_reminder
+from tests.factories.suppression import make_suppression
 
 SECOND = timedelta(seconds=1)
 
@@ -74,6 +76,31 @@ def test_eight_claimers_of_one_batch_get_each_row_once(engine: Engine, now: date
             owned = session.scalars(select(Message.id).where(Message.claimed_by == f"worker-{n}"))
             assert set(owned) == {message_id for message_id, _ in share}
         assert counters.counts(session, [campaign.id])[campaign.id] == recount(session, campaign)
+
+
+def test_batches_of_many_apps_are_claimed_in_one_statement_each_up_to_its_own_limit(
+    session: Session, now: datetime
+) -> None:
+    apps = [make_app(session, f"app-{n}") for n in range(4)]
+    campaigns = [make_campaign(session, app, 6, name=app.name) for app in apps]
+    jobs = [job_of(make_batch(session, campaign)) for campaign in campaigns]
+    ids = [
+        list(session.scalars(select(Message.id).where(Message.app_id == app.id).order_by(Message.id)))
+        for app in apps
+    ]
+    first = session.get_one(Message, ids[0][0])
+    make_suppression(session, first.recipient_key, app=apps[0])
+    make_portfolio(session, apps[2], limit=100)
+    make_stop(session, apps[3])
+    found = batches.claim_batches(
+        session, [(job, n) for job, n in zip(jobs, (3, 9, 2, 5), strict=True)], "w", now
+    )
+    # Another row is claimed for the one that is passed over; who has a daily budget is claimed alone.
+    assert [rows and [row.id for row in rows] for rows in found] == [ids[0][1:4], ids[1], None, []]
+    assert row_of(session, first.id).status == Status.SUPPRESSED
+    assert [row.id for row in batches.claim(session, jobs[2], 2, "w", now, limited=True)] == ids[2][:2]
+    of_each = counters.counts(session, [campaign.id for campaign in campaigns])
+    assert of_each == {campaign.id: recount(session, campaign) for campaign in campaigns}
 
 
 def test_a_claim_takes_rows_in_the_order_of_the_file_up_to_its_limit(session: Session, now: datetime) -> None:
